@@ -1,0 +1,1 @@
+"""ct_assets: continuous training as software-defined assets."""

@@ -1,0 +1,1 @@
+"""Components: one object per model, from which its assets, checks and sensors follow."""

@@ -1,0 +1,352 @@
+"""The gate: may this challenger serve? One function, one verdict, the same wherever it is called from."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ct_assets.core.canonical import iso_utc
+from ct_assets.core.metrics import advantage, higher_is_better, metrics_for
+from ct_assets.core.verdict import (
+    CHECK_NAMES,
+    Bindings,
+    Check,
+    GatePolicy,
+    Measured,
+    SliceResult,
+    Verdict,
+    VerdictError,
+    all_passed,
+)
+
+__all__ = [
+    "CHECK_NAMES",
+    "Bindings",
+    "Check",
+    "Classifier",
+    "GatePolicy",
+    "Measured",
+    "SliceResult",
+    "TestData",
+    "Verdict",
+    "VerdictError",
+    "validate_new_model",
+]
+
+#: One-row calls timed for the latency check, after one to warm up; the median of them counts.
+_TIMED_CALLS = 15
+
+_METRICS = metrics_for("binary")
+Scores = npt.NDArray[np.float64]
+
+
+class Classifier(Protocol):
+    """Anything that gives the probability of class 1, shape (n,) or (n, 2)."""
+
+    def predict_proba(self, features: pd.DataFrame, /) -> Any: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class TestData:
+    """What a challenger is tested on, row by row; the index is ignored.
+
+    `features` holds the columns both models need, `label` is 0/1, `slices` categorical columns to judge separately.
+    Raises ValueError if the lengths differ or a column name appears twice.
+    """
+
+    __test__: ClassVar[bool] = False  # the name looks like a test class to pytest
+
+    features: pd.DataFrame
+    label: pd.Series
+    slices: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.features), len(self.label), len(self.features if self.slices is None else self.slices)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"features, label and slices have {lengths} rows; expected the same number")
+        for frame in (self.features, self.slices):
+            if frame is not None and not frame.columns.is_unique:
+                raise ValueError(f"columns {sorted(set(frame.columns[frame.columns.duplicated()]))} appear twice")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the values, column names and types, whatever the index."""
+        total = hashlib.sha256()
+        parts = {"features": self.features, "label": self.label.to_frame("label")}
+        if self.slices is not None:
+            parts["slices"] = self.slices
+        for part, frame in parts.items():
+            for name in frame.columns:
+                total.update(f"{part}.{name}:{frame[name].dtype}\n".encode())
+                hashes = pd.util.hash_pandas_object(frame[name], index=False)
+                total.update(np.ascontiguousarray(hashes, dtype="<u8").tobytes())
+        return total.hexdigest()
+
+
+def validate_new_model(
+    challenger: Classifier,
+    champion: Classifier | None,
+    test_data: TestData,
+    policy: GatePolicy | None = None,
+    *,
+    bindings: Bindings | Mapping[str, Any] | None = None,
+    window: tuple[pd.Timestamp, pd.Timestamp] | None = None,
+    artifact_mb: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Verdict:
+    """Judge a challenger against the champion on the same rows.
+
+    The rule: the challenger's metric is above the champion's minus the tolerance (below plus, where lower is better),
+    overall and in every slice with enough rows, and not below the floor. Without a champion only the floor counts.
+
+    Parameters: `bindings` what the models and data are (kept in the verdict); `window` the test rows' first and last
+    event time; `artifact_mb` the challenger's size on disk; `clock` seconds, to time predictions.
+    Unusable predictions, labels or too few rows are failed checks, as is a model that raises. Raises ValueError only
+    for bindings or policies that are themselves invalid.
+    """
+    policy = policy or GatePolicy()
+    labels, label_problem = _labels(test_data.label)
+    scores, problem = _scores(challenger, test_data.features)
+    champion_scores, champion_problem = (None, None) if champion is None else _scores(champion, test_data.features)
+    trial = _Trial(policy, labels, scores, champion_scores, champion is not None)
+    slices = trial.slices(test_data.slices)
+    latency = None if scores is None else _latency_ms(challenger, test_data.features, clock)
+    checks = (
+        _enough_rows(len(test_data.label), policy),
+        _usable("labels_usable", "labels", label_problem, "test on rows whose labels are known, with both classes"),
+        _usable("challenger_predictions_usable", "challenger", problem, "mend the model or its features"),
+        _usable("champion_predictions_usable", "champion", champion_problem, "roll the champion back first"),
+        trial.not_worse(),
+        trial.above_floor(),
+        trial.slices_not_worse(slices),
+        trial.calibrated(),
+        _within("fast_enough", "median one-row latency", "ms", latency, policy.max_latency_ms),
+        _within("small_enough", "artifact size", "MB", artifact_mb, policy.max_artifact_mb),
+    )
+    unsealed = Verdict(
+        passed=all_passed(checks),
+        checks=checks,
+        metrics=trial.metrics(),
+        slices=slices,
+        rows=len(test_data.label),
+        window=None if window is None else (iso_utc(window[0]), iso_utc(window[1])),
+        test_data_digest=test_data.digest,
+        policy=policy,
+        bindings=Bindings.model_validate(bindings or {}),
+        measured=Measured(latency_ms_per_row=latency, artifact_mb=artifact_mb),
+    )
+    return unsealed.model_copy(update={"digest": unsealed.computed_digest()})
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Both models' scores on the same labels; None where unusable, and then nothing that needs them passes."""
+
+    policy: GatePolicy
+    labels: Scores | None
+    challenger: Scores | None
+    champion: Scores | None
+    has_champion: bool
+
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        sides = {"challenger": self.challenger, "champion": self.champion}
+        return {
+            side: {name: _finite(value) for name, value in _METRICS.all(self.labels, scores).items()}
+            for side, scores in sides.items()
+            if self.labels is not None and scores is not None
+        }
+
+    def value(self, scores: Scores | None, rows: Any = slice(None), metric: str | None = None) -> float | None:
+        if self.labels is None or scores is None:
+            return None
+        return _finite(_METRICS.one[metric or self.policy.metric](self.labels[rows], scores[rows]))
+
+    def not_worse(self) -> Check:
+        name, metric = "not_worse_than_champion", self.policy.metric
+        if not self.has_champion:
+            return Check(name=name, passed=True, detail="no champion to compare with")
+        mine, theirs = self.value(self.challenger), self.value(self.champion)
+        if mine is None or theirs is None:
+            return Check(name=name, passed=False, detail=_not_computed(metric))
+        sign = 1 if higher_is_better(metric) else -1
+        limit = theirs - sign * self.policy.tolerance
+        word, comparison = ("above", ">") if sign > 0 else ("below", "<")
+        passed = advantage(metric, mine, limit) > 0
+        detail = (
+            f"{metric} {mine:.6g} has to be {word} {limit:.6g} "
+            f"(champion {theirs:.6g}, tolerance {self.policy.tolerance:g})"
+        )
+        if not passed:
+            detail += (
+                f"; it is {abs(limit - mine):.3g} short: that much more tolerance or quality would have flipped it"
+            )
+        return Check(name=name, passed=passed, value=mine, limit=limit, comparison=comparison, detail=detail)
+
+    def above_floor(self) -> Check:
+        name, metric, floor = "above_floor", self.policy.metric, self.policy.floor
+        if floor is None:
+            detail = "no floor set"
+            if not self.has_champion:
+                # Passing on nothing but usable predictions should at least be visible.
+                detail += " and no champion: nothing was compared; set a floor for the first model"
+                return Check(name=name, passed=False, severity="WARN", detail=detail)
+            return Check(name=name, passed=True, detail=detail)
+        mine = self.value(self.challenger)
+        if mine is None:
+            return Check(name=name, passed=False, limit=floor, detail=_not_computed(metric))
+        passed = advantage(metric, mine, floor) >= 0
+        comparison = ">=" if higher_is_better(metric) else "<="
+        detail = f"{metric} {mine:.6g} has to be {comparison} {floor:g}"
+        if not passed:
+            detail += f"; a floor of {mine:.6g} would have flipped it"
+        return Check(name=name, passed=passed, value=mine, limit=floor, comparison=comparison, detail=detail)
+
+    def calibrated(self) -> Check:
+        name, limit = "calibrated", self.policy.max_calibration_error
+        if limit is None:
+            return Check(name=name, passed=True, detail="no limit set")
+        error = self.value(self.challenger, metric="ece")
+        if error is None:
+            return Check(name=name, passed=False, limit=limit, detail=_not_computed("ece"))
+        passed = error <= limit
+        detail = f"expected calibration error {error:.4g} has to be <= {limit:g}"
+        if not passed:
+            detail += f"; a limit of {error:.4g}, or recalibrating the model, would have flipped it"
+        return Check(name=name, passed=passed, value=error, limit=limit, comparison="<=", detail=detail)
+
+    def slices(self, columns: pd.DataFrame | None) -> tuple[SliceResult, ...]:
+        if columns is None or self.labels is None:
+            return ()
+        results = []
+        for column in map(str, columns.columns):
+            names = columns[column].astype(object).where(columns[column].notna(), "(missing)").map(str)
+            for value, rows in sorted(names.reset_index(drop=True).groupby(names.to_numpy()).indices.items()):
+                results.append(self._slice(column, str(value), np.asarray(rows)))
+        return tuple(results)
+
+    def _slice(self, column: str, value: str, rows: npt.NDArray[np.intp]) -> SliceResult:
+        mine, theirs = self.value(self.challenger, rows), self.value(self.champion, rows)
+        delta = None if mine is None or theirs is None else mine - theirs
+        judged = delta is not None and len(rows) >= self.policy.min_slice_rows
+        loss = -advantage(self.policy.metric, mine, theirs) if mine is not None and theirs is not None else 0.0
+        return SliceResult(
+            column=column,
+            value=value,
+            rows=len(rows),
+            challenger=mine,
+            champion=theirs,
+            delta=delta,
+            judged=judged,
+            passed=not judged or loss < self.policy.slice_tolerance,
+        )
+
+    def slices_not_worse(self, slices: tuple[SliceResult, ...]) -> Check:
+        name, metric, limit = "slices_not_worse", self.policy.metric, -self.policy.slice_tolerance
+        if not self.has_champion:
+            return Check(name=name, passed=True, detail="no champion to compare with")
+        if self.value(self.challenger) is None or self.value(self.champion) is None:
+            return Check(name=name, passed=False, limit=limit, detail=_not_computed(metric))
+        judged = {
+            s: advantage(metric, s.challenger, s.champion)
+            for s in slices
+            if s.judged and s.challenger is not None and s.champion is not None
+        }
+        if not judged:
+            return Check(
+                name=name, passed=True, detail=f"no slice with {self.policy.min_slice_rows} rows and both classes"
+            )
+        failed = sorted((s for s in judged if not s.passed), key=lambda s: judged[s])
+        worst = min(judged.values())
+        detail = f"{len(judged) - len(failed)} of {len(judged)} judged slices lose less than {-limit:g} {metric}"
+        if failed:
+            named = ", ".join(f"{s.column}={s.value} ({s.rows} rows, {-judged[s]:.4g} worse)" for s in failed[:5])
+            more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+            detail += f"; not {named}{more}; a slice tolerance above {-worst:.4g} would have flipped it"
+        return Check(name=name, passed=not failed, value=worst, limit=limit, comparison=">", detail=detail)
+
+
+def _enough_rows(rows: int, policy: GatePolicy) -> Check:
+    passed = rows >= policy.min_rows
+    detail = f"{rows} test rows, at least {policy.min_rows} needed"
+    if not passed:
+        detail += f"; {policy.min_rows - rows} more labelled rows would have flipped it"
+    return Check(name="enough_rows", passed=passed, value=rows, limit=policy.min_rows, comparison=">=", detail=detail)
+
+
+def _usable(name: str, subject: str, problem: str | None, advice: str) -> Check:
+    return Check(name=name, passed=problem is None, detail=f"{subject}: {problem}; {advice}" if problem else "usable")
+
+
+def _within(name: str, what: str, unit: str, value: float | None, limit: float | None) -> Check:
+    # No measured figure here: checks are part of the digest, and the figure differs on every run.
+    if limit is None:
+        return Check(name=name, passed=True, detail="no limit set")
+    if value is None or not math.isfinite(value):
+        return Check(name=name, passed=False, limit=limit, comparison="<=", detail=f"{what} is not known; it is needed")
+    detail = f"{what} has to be <= {limit:g} {unit}"
+    return Check(name=name, passed=value <= limit, limit=limit, comparison="<=", detail=detail)
+
+
+def _labels(label: pd.Series) -> tuple[Scores | None, str | None]:
+    """The labels as 0.0/1.0, or None, and what is wrong with them; with one class only they are still returned."""
+    try:
+        values = label.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        return None, "not numbers, expected 0 and 1"
+    unknown = int(np.isnan(values).sum())
+    if unknown:
+        return None, f"{unknown} of {len(values)} are missing"
+    strange = int((~np.isin(values, (0.0, 1.0))).sum())
+    if strange:
+        return None, f"{strange} of {len(values)} are neither 0 nor 1"
+    if len(np.unique(values)) < 2:
+        return values, "only one class present" if len(values) else "no rows"
+    return values, None
+
+
+def _scores(model: Classifier, features: pd.DataFrame) -> tuple[Scores | None, str | None]:
+    """The probabilities of class 1, or None and what is wrong with them."""
+    if not len(features):
+        return None, "no rows to predict"
+    try:
+        raw = np.asarray(model.predict_proba(features), dtype=np.float64)
+    except Exception as error:  # whatever a model raises is a failed check, not a broken run
+        return None, f"predict_proba raised {type(error).__name__}: {error}"
+    if raw.ndim == 2 and raw.shape[1] == 2:
+        raw = raw[:, 1]
+    if raw.shape != (len(features),):
+        return None, f"predict_proba gave shape {raw.shape} for {len(features)} rows, expected (n,) or (n, 2)"
+    broken = int(np.isnan(raw).sum())
+    if broken:
+        return None, f"{broken} of {len(raw)} predictions are NaN"
+    outside = int(((raw < 0) | (raw > 1)).sum())
+    if outside:
+        return None, f"{outside} of {len(raw)} predictions are outside [0, 1]"
+    return raw, None
+
+
+def _latency_ms(model: Classifier, features: pd.DataFrame, clock: Callable[[], float]) -> float | None:
+    row = features.iloc[:1]
+    times = []
+    try:
+        for _ in range(_TIMED_CALLS + 1):
+            start = clock()
+            model.predict_proba(row)
+            times.append(clock() - start)
+    except Exception:  # a model that cannot predict one row alone has no latency
+        return None
+    return float(np.median(times[1:])) * 1000
+
+
+def _not_computed(metric: str) -> str:
+    return f"{metric} could not be computed: see the checks of labels and predictions"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,174 @@
+"""Quality metrics of a model's predictions, and which direction of each is better."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+
+#: For each metric: is higher better? `prevalence` and `rows` describe the data, not the model, and have no direction.
+HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
+    {"auc": True, "f1": True, "logloss": False, "brier": False, "ece": False}
+)
+
+ECE_BINS = 15
+
+
+def binary_metrics(y: Any, p: Any, threshold: float = 0.5) -> dict[str, float]:
+    """All metrics of a binary classifier.
+
+    Parameters: `y` labels 0/1, shape (n,); `p` probabilities of class 1, shape (n,); `threshold`: predicted class is
+    1 where p >= threshold (used by f1 only).
+    Returns keys auc, logloss, brier, f1, ece, prevalence, rows. A metric that the data leave undefined is NaN: all of
+    them without rows, `auc` with one class only, `f1` with no positive among labels and predictions.
+    Raises ValueError for labels other than 0/1, probabilities outside [0, 1] or NaN, or unequal lengths.
+    """
+    labels, scores = _checked(y, p)
+    rows = float(len(labels))
+    return {
+        "auc": auc(labels, scores),
+        "logloss": logloss(labels, scores),
+        "brier": brier(labels, scores),
+        "f1": f1(labels, scores, threshold),
+        "ece": expected_calibration_error(labels, scores),
+        "prevalence": float(labels.mean()) if rows else float("nan"),
+        "rows": rows,
+    }
+
+
+def auc(y: Any, p: Any) -> float:
+    """Area under the ROC curve by the rank formula of Mann and Whitney (1947); ties count half. NaN with one class."""
+    labels, scores = _checked(y, p)
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    order = np.argsort(scores)
+    ordered = scores[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    sizes = np.diff(np.append(starts, len(ordered)))
+    mean_rank = starts + (sizes + 1) / 2
+    positives_per_tie = np.add.reduceat(labels[order], starts)
+    rank_sum = float(np.dot(mean_rank, positives_per_tie))
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def logloss(y: Any, p: Any) -> float:
+    """Mean negative log likelihood, natural log; probabilities are clipped to [eps, 1 - eps] of float64."""
+    labels, scores = _checked(y, p)
+    if not len(labels):
+        return float("nan")
+    eps = float(np.finfo(np.float64).eps)
+    clipped = np.clip(scores, eps, 1 - eps)
+    return float(-np.mean(np.where(labels == 1, np.log(clipped), np.log1p(-clipped))))
+
+
+def brier(y: Any, p: Any) -> float:
+    """Mean squared difference of probability and label (Brier 1950)."""
+    labels, scores = _checked(y, p)
+    return float(np.mean((scores - labels) ** 2)) if len(labels) else float("nan")
+
+
+def f1(y: Any, p: Any, threshold: float = 0.5) -> float:
+    """Harmonic mean of precision and recall of class 1, predicted where p >= threshold; NaN if neither has a 1."""
+    labels, scores = _checked(y, p)
+    predicted = scores >= threshold
+    denominator = float(labels.sum() + predicted.sum())
+    return float(2 * labels[predicted].sum() / denominator) if denominator else float("nan")
+
+
+def expected_calibration_error(y: Any, p: Any, bins: int = ECE_BINS) -> float:
+    """Row-weighted mean |observed rate - mean prediction| over equal-width bins.
+
+    The estimator of Naeini, Cooper and Hauskrecht (2015) in the form of Guo et al. (2017), 15 bins. It is biased
+    upwards on small samples: even a perfectly calibrated model shows about sqrt(bins / rows) / 3.
+    """
+    curve = reliability_curve(y, p, bins)
+    if curve.empty:
+        return float("nan")
+    gaps = (curve["observed_rate"] - curve["mean_predicted"]).abs()
+    return float((gaps * curve["rows"]).sum() / curve["rows"].sum())
+
+
+def reliability_curve(y: Any, p: Any, bins: int = ECE_BINS) -> pd.DataFrame:
+    """Observed rate against mean prediction in equal-width bins (k/bins, (k+1)/bins]; the first one includes 0.
+
+    Returns one row per non-empty bin, ascending: low, high, rows, mean_predicted, observed_rate.
+    """
+    labels, scores = _checked(y, p)
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, expected at least 1")
+    index = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], scores, side="left")
+    rows = np.bincount(index, minlength=bins)
+    kept = np.flatnonzero(rows)
+    return pd.DataFrame(
+        {
+            "low": kept / bins,
+            "high": (kept + 1) / bins,
+            "rows": rows[kept],
+            "mean_predicted": np.bincount(index, weights=scores, minlength=bins)[kept] / rows[kept],
+            "observed_rate": np.bincount(index, weights=labels, minlength=bins)[kept] / rows[kept],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """What a kind of task measures: `all` metrics at once, or `one` by name; `primary` is the gate's default."""
+
+    task: str
+    primary: str
+    all: Callable[[Any, Any], dict[str, float]]
+    one: Mapping[str, Callable[[Any, Any], float]]
+
+
+_TASKS: Mapping[str, TaskMetrics] = MappingProxyType(
+    {
+        "binary": TaskMetrics(
+            task="binary",
+            primary="auc",
+            all=binary_metrics,
+            one=MappingProxyType(
+                {"auc": auc, "f1": f1, "logloss": logloss, "brier": brier, "ece": expected_calibration_error}
+            ),
+        )
+    }
+)
+
+
+def metrics_for(task: str) -> TaskMetrics:
+    """The metrics of a task ("binary"). Raises ValueError for an unknown task, naming the known ones."""
+    if task not in _TASKS:
+        raise ValueError(f"no metrics for task {task!r}; known tasks: {', '.join(sorted(_TASKS))}")
+    return _TASKS[task]
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of `metric` is better. Raises ValueError for a metric without a direction."""
+    if metric not in HIGHER_IS_BETTER:
+        raise ValueError(f"metric {metric!r} has no direction; choose one of {', '.join(sorted(HIGHER_IS_BETTER))}")
+    return HIGHER_IS_BETTER[metric]
+
+
+def advantage(metric: str, value: float, other: float) -> float:
+    """By how much `value` is better than `other`: positive is better whatever the metric's direction."""
+    return value - other if higher_is_better(metric) else other - value
+
+
+def _checked(y: Any, p: Any) -> tuple[Floats, Floats]:
+    labels = np.asarray(y, dtype=np.float64)
+    scores = np.asarray(p, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(
+            f"labels have shape {labels.shape} and probabilities {scores.shape}; expected one equal length"
+        )
+    if not np.all((labels == 0) | (labels == 1)):
+        raise ValueError("labels hold a value other than 0 and 1; drop rows whose label is not yet known")
+    if not np.all((scores >= 0) & (scores <= 1)):
+        raise ValueError("probabilities hold NaN or a value outside [0, 1]; pass the probability of class 1")
+    return labels, scores

@@ -1,0 +1,225 @@
+"""When to retrain: a pure function of evidence in event time, so a replay of the past decides the same."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ct_assets.core.metrics import advantage, higher_is_better
+
+Blocked = Literal["cooldown", "too_few_labels"]
+
+#: Every decision gives a reason for each of these, in this order.
+TRIGGERS = ("bootstrap", "schedule", "new_labels", "drift", "performance", "manual")
+
+
+class RetrainPolicy(BaseModel):
+    """What makes a retrain due. A trigger whose limit is None is off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    first_training_rows: int = Field(default=5000, ge=1, description="known labels needed for the first training")
+    schedule_days: float | None = Field(default=30.0, gt=0, description="since the last training")
+    new_label_rows: int | None = Field(default=None, ge=1, description="labels that became known since then")
+    drift_share: float | None = Field(default=None, gt=0, le=1, description="share of drifted columns")
+    performance_metric: str = "auc"
+    performance_drop: float | None = Field(
+        default=None, gt=0, description="absolute, against the champion's evaluation"
+    )
+    performance_window_days: float = Field(default=14.0, gt=0, description="what the caller measures performance over")
+    performance_min_rows: int = Field(default=500, ge=1, description="fewer labelled rows do not show a drop")
+    cooldown_days: float = Field(default=1.0, ge=0, description="rest after a training, whatever its outcome")
+
+    @field_validator("performance_metric")
+    @classmethod
+    def _has_a_direction(cls, metric: str) -> str:
+        higher_is_better(metric)
+        return metric
+
+
+class Evidence(BaseModel):
+    """What was known at `as_of`. All moments carry a time zone; none may lie after `as_of` (ValidationError).
+
+    `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels
+    (None: take the champion's). Performance is of the champion, over the policy's window and at its evaluation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    as_of: AwareDatetime
+    matured_labels: int = Field(ge=0)
+    champion_as_of: AwareDatetime | None = None
+    champion_training_labels: int | None = None
+    last_training_as_of: AwareDatetime | None = None
+    last_training_labels: int | None = None
+    drifted_share: float | None = None
+    drifted_columns: tuple[str, ...] = ()
+    performance_now: float | None = None
+    performance_reference: float | None = None
+    performance_rows: int = 0
+    manual_request: bool = False
+    manual_reason: str = ""
+
+    @model_validator(mode="after")
+    def _nothing_from_the_future(self) -> "Evidence":
+        for name in ("champion_as_of", "last_training_as_of"):
+            moment = getattr(self, name)
+            if moment is not None and moment > self.as_of:
+                raise ValueError(f"{name} {moment.isoformat()} is after as_of {self.as_of.isoformat()}")
+        return self
+
+    @property
+    def trained_at(self) -> datetime | None:
+        """The last training: the champion's or a later one that was rejected."""
+        moments = [m for m in (self.champion_as_of, self.last_training_as_of) if m is not None]
+        return max(moments, default=None)
+
+
+class Decision(BaseModel):
+    """Whether to retrain, and why.
+
+    `triggers` fired; `reasons` has one sentence for each of TRIGGERS, and for a block. `next_due` is the earliest event
+    time at which a retrain comes due without new evidence: `as_of` itself if due now, None if time alone never does it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    retrain: bool
+    triggers: tuple[str, ...]
+    reasons: dict[str, str]
+    blocked_by: Blocked | None
+    next_due: datetime | None
+
+
+def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
+    """Is a retrain due?
+
+    A trigger fires at its limit, not beyond it. A first training waits for `first_training_rows` known labels, even
+    if asked for by hand; the cool-down, counted from the last training, holds back everything but a manual request.
+    """
+    outcomes = {name: _TRIGGERS[name](policy, evidence) for name in TRIGGERS}
+    fired = tuple(name for name, (fires, _) in outcomes.items() if fires)
+    reasons = {name: reason for name, (_, reason) in outcomes.items()}
+    rest_ends = _after(evidence.trained_at, policy.cooldown_days)
+    blocked: Blocked | None = None
+    if evidence.champion_as_of is None and evidence.matured_labels < policy.first_training_rows:
+        blocked = "too_few_labels"
+        reasons[blocked] = f"{_label_gap(policy, evidence)}; no training before that"
+    elif fired and "manual" not in fired and rest_ends is not None and evidence.as_of < rest_ends:
+        blocked = "cooldown"
+        reasons[blocked] = (
+            f"trained {_days(evidence)} days ago, cool-down {policy.cooldown_days:g} days: due again at "
+            f"{rest_ends.isoformat()}, or at once by a manual request"
+        )
+    retrain = bool(fired) and blocked is None
+    return Decision(
+        retrain=retrain,
+        triggers=fired,
+        reasons=reasons,
+        blocked_by=blocked,
+        next_due=evidence.as_of if retrain else _next_due(policy, evidence, blocked, rest_ends),
+    )
+
+
+def _next_due(
+    policy: RetrainPolicy, evidence: Evidence, blocked: Blocked | None, rest_ends: datetime | None
+) -> datetime | None:
+    if blocked == "cooldown":
+        return rest_ends
+    if blocked == "too_few_labels" or policy.schedule_days is None:
+        return None
+    scheduled = _after(evidence.trained_at, policy.schedule_days)
+    return max((m for m in (scheduled, rest_ends) if m is not None), default=None)
+
+
+def _bootstrap(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
+    if evidence.champion_as_of is not None:
+        return False, "there is a champion; without one this would have fired"
+    if evidence.matured_labels < policy.first_training_rows:
+        return False, _label_gap(policy, evidence)
+    return True, f"no champion yet, {evidence.matured_labels} labels known (needed: {policy.first_training_rows})"
+
+
+def _schedule(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
+    due = None if policy.schedule_days is None else _after(evidence.trained_at, policy.schedule_days)
+    if policy.schedule_days is None:
+        return False, "off: the policy has no schedule_days"
+    if due is None:
+        return False, "never trained: the schedule starts with the first training"
+    past = f"last training {_days(evidence)} days ago, schedule every {policy.schedule_days:g} days"
+    return evidence.as_of >= due, past if evidence.as_of >= due else f"{past}: fires at {due.isoformat()}"
+
+
+def _new_labels(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
+    if policy.new_label_rows is None:
+        return False, "off: the policy has no new_label_rows"
+    known = evidence.last_training_labels
+    before = evidence.champion_training_labels if known is None else known
+    if before is None:
+        return False, "never trained: there is no earlier number of labels to compare with"
+    new = evidence.matured_labels - before
+    text = f"{new} labels became known since the last training (limit {policy.new_label_rows})"
+    if new >= policy.new_label_rows:
+        return True, text
+    return False, f"{text}; {policy.new_label_rows - new} more would have flipped it"
+
+
+def _drift(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
+    if policy.drift_share is None:
+        return False, "off: the policy has no drift_share"
+    if evidence.drifted_share is None:
+        return False, "no drift report; one would have been judged"
+    named = f": {', '.join(evidence.drifted_columns)}" if evidence.drifted_columns else ""
+    text = f"{evidence.drifted_share:.1%} of columns drifted (limit {policy.drift_share:.1%}){named}"
+    if evidence.drifted_share >= policy.drift_share:
+        return True, text
+    return False, f"{text}; a share of {policy.drift_share:.1%} would have flipped it"
+
+
+def _performance(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
+    if policy.performance_drop is None:
+        return False, "off: the policy has no performance_drop"
+    now, reference, metric = evidence.performance_now, evidence.performance_reference, policy.performance_metric
+    if now is None or reference is None:
+        return False, f"no {metric} of the champion to compare; labels for its predictions would have been judged"
+    if evidence.performance_rows < policy.performance_min_rows:
+        missing = policy.performance_min_rows - evidence.performance_rows
+        return False, f"only {evidence.performance_rows} labelled rows; {missing} more would have been judged"
+    drop = -advantage(metric, now, reference)
+    text = f"{metric} {now:.6g} against {reference:.6g} at its evaluation, a loss of {drop:.4g}"
+    text += f" (limit {policy.performance_drop:g})"
+    if drop >= policy.performance_drop:
+        return True, text
+    sign = -1 if higher_is_better(metric) else 1
+    return False, f"{text}; {metric} {reference + sign * policy.performance_drop:.6g} would have flipped it"
+
+
+def _manual(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:  # noqa: ARG001  same shape as the others
+    if evidence.manual_request:
+        return True, f"asked for by hand: {evidence.manual_reason or 'no reason given'}"
+    return False, "not asked for by hand; a request would have flipped it"
+
+
+_TRIGGERS: dict[str, Callable[[RetrainPolicy, Evidence], tuple[bool, str]]] = {
+    "bootstrap": _bootstrap,
+    "schedule": _schedule,
+    "new_labels": _new_labels,
+    "drift": _drift,
+    "performance": _performance,
+    "manual": _manual,
+}
+
+
+def _label_gap(policy: RetrainPolicy, evidence: Evidence) -> str:
+    missing = policy.first_training_rows - evidence.matured_labels
+    return (
+        f"{evidence.matured_labels} labels known, {policy.first_training_rows} needed for a first training: "
+        f"{missing} more would have flipped it"
+    )
+
+
+def _after(moment: datetime | None, days: float) -> datetime | None:
+    return None if moment is None else moment + timedelta(days=days)
+
+
+def _days(evidence: Evidence) -> str:
+    elapsed = evidence.as_of - (evidence.trained_at or evidence.as_of)
+    return f"{elapsed / timedelta(days=1):.4g}"

@@ -1,0 +1,81 @@
+"""Replay of a training schedule over recorded history: what would the models have predicted?"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ct_assets.core.metrics import metrics_for
+
+Fit = Callable[[pd.DataFrame, pd.Series], Any]
+
+
+def replay_schedule(
+    frame: pd.DataFrame,
+    *,
+    time_column: str,
+    known_column: str,
+    label_column: str,
+    feature_columns: Sequence[str],
+    fit: Fit,
+    train_at: Sequence[pd.Timestamp],
+    until: pd.Timestamp,
+) -> pd.DataFrame:
+    """Train at each moment on what was known, predict every event until the next moment.
+
+    A row is trained on at t if its label became known before t (`known_column` < t); a missing label, or a label never
+    known, is not trained on. Each model predicts the rows with t <= `time_column` < the next moment, the last one up
+    to `until`; rows before the first moment are not predicted.
+
+    Parameters: `frame` one row per event, timestamps with a time zone; `fit(features, labels)` returns an object with
+    predict_proba; `train_at` moments in any order. One moment is a static model.
+    Returns one row per predicted event in order of time, with the frame's index: time_column, label_column,
+    prediction (probability of class 1), model_as_of.
+    Raises ValueError if a moment has no row to train on or lies at or after `until`, or a column is missing.
+    """
+    needed = [time_column, known_column, label_column, *feature_columns]
+    absent = [name for name in needed if name not in frame.columns]
+    if absent:
+        raise ValueError(f"the frame has no column {', '.join(absent)}")
+    moments = sorted(set(train_at))
+    if not moments or moments[-1] >= until:
+        raise ValueError(f"train_at needs at least one moment, all before until {until}; got {moments}")
+    ordered = frame.sort_values(time_column, kind="stable")
+    features = ordered[list(feature_columns)]
+    labels, known = ordered[label_column], ordered[known_column]
+    parts = []
+    for moment, end in zip(moments, [*moments[1:], until], strict=True):
+        trained = (known < moment) & labels.notna()
+        if not trained.any():
+            raise ValueError(f"no label was known before {moment}; start the replay later")
+        model = fit(features[trained], labels[trained])
+        low, high = (int(ordered[time_column].searchsorted(t, side="left")) for t in (moment, end))
+        part = ordered.iloc[low:high][[time_column, label_column]]
+        scores = _scores(model, features.iloc[low:high])
+        parts.append(part.assign(prediction=scores, model_as_of=moment))
+    return pd.concat(parts)
+
+
+def monthly_metrics(
+    predictions: pd.DataFrame, *, time_column: str, label_column: str, task: str = "binary"
+) -> pd.DataFrame:
+    """Metrics by UTC calendar month of the event, of what `replay_schedule` returned.
+
+    Returns one row per month, index "YYYY-MM" ascending: `events` (all), and the task's metrics over the rows whose
+    label is known.
+    """
+    months = predictions[time_column].dt.tz_convert("UTC").dt.strftime("%Y-%m")
+    measure = metrics_for(task).all
+    result = {}
+    for month, rows in predictions.groupby(months.to_numpy(), sort=True):
+        labelled = rows[rows[label_column].notna()]
+        result[month] = {"events": float(len(rows)), **measure(labelled[label_column], labelled["prediction"])}
+    return pd.DataFrame.from_dict(result, orient="index").rename_axis("month")
+
+
+def _scores(model: Any, features: pd.DataFrame) -> np.ndarray:
+    if features.empty:
+        return np.empty(0)
+    scores = np.asarray(model.predict_proba(features), dtype=np.float64)
+    return scores[:, 1] if scores.ndim == 2 else scores

@@ -1,0 +1,106 @@
+"""What a team says about its model, in one frozen object.
+
+Everything the platform does for a model (assets, checks, policy, gate, server) is derived from its `ModelSpec`; no
+other module knows what the model is about.
+"""
+
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ct_assets.core.drift import DriftLimits
+from ct_assets.core.gate import GatePolicy
+from ct_assets.core.policy import RetrainPolicy
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EventSpec(_Frozen):
+    """The events a model predicts for, each at the moment its prediction is due."""
+
+    source: str = Field(description="Source whose rows announce the events.")
+    sql: str = Field(
+        description="DuckDB SQL over the sources; yields the id column, `event_timestamp` (the moment of prediction, "
+        "UTC), every entity column and every request-time input."
+    )
+    id_column: str = Field(description="Column that names one event.")
+    lookback_days: int = Field(1, ge=0, description="How many arrival days before its prediction an event may arrive.")
+
+
+class LabelSpec(_Frozen):
+    """What became of the events, and when that was known."""
+
+    source: str = Field(description="Source whose rows bring the labels.")
+    sql: str = Field(description="DuckDB SQL over the sources; yields the id column, `label` and `known_at` (UTC).")
+    delay: timedelta = Field(description="By when a label has usually arrived, counted from the prediction.")
+
+
+class EstimatorSpec(_Frozen):
+    """An estimator by import path, so that a spec can be read, compared and stored."""
+
+    path: str = Field(description="Import path of a scikit-learn compatible class or factory.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Its keyword arguments.")
+
+    def build(self) -> Any:
+        """Return a new, unfitted estimator.
+
+        Raises:
+            ValueError: The path names nothing that can be imported.
+        """
+        module, _, name = self.path.rpartition(".")
+        try:
+            factory = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"estimator path {self.path!r} cannot be imported ({error}); expected 'package.module.Class'"
+            ) from error
+        return factory(**self.params)
+
+
+class ModelSpec(_Frozen):
+    """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="Prefix of the model's assets, registered model and URL."
+    )
+    owner: str = Field(description="`team:name` or an e-mail address.")
+    description: str = Field(description="One sentence for the asset catalog.")
+    tier: Literal["critical", "standard", "experimental"] = "standard"
+    task: Literal["binary"] = "binary"
+    events: EventSpec
+    label: LabelSpec
+    entities: tuple[str, ...] = Field(description="Join keys that the feature service needs, as columns of the events.")
+    feature_service: str = Field(description="Feast feature service that the model reads.")
+    inputs: dict[str, Literal["numeric", "categorical"]] = Field(
+        description="The model's columns in its own order: features of the service, entity columns or request values."
+    )
+    request: dict[str, Literal["timestamp", "string", "number"]] = Field(
+        default_factory=dict, description="Values that a caller sends with the entity keys."
+    )
+    metrics: tuple[str, ...] = ("auc", "logloss", "brier", "f1", "ece")
+    slices: tuple[str, ...] = Field((), description="Input columns by which the evaluation is broken down.")
+    estimator: EstimatorSpec
+    seed: int = 0
+    threads: int = Field(1, ge=1, description="Threads of a training; fixed, because sums depend on it.")
+    trusted_types: tuple[str, ...] = Field(
+        (), description="Types, reviewed by hand, that a stored model may contain beyond skops' own safe ones."
+    )
+    evaluation_days: int = Field(7, ge=1, description="Days of newest matured labels kept from training for the gate.")
+    drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
+    policy: RetrainPolicy
+    gate: GatePolicy = GatePolicy()
+    drift: DriftLimits = DriftLimits()
+
+    @property
+    def columns(self) -> list[str]:
+        """The model's input columns in its own order."""
+        return list(self.inputs)
+
+    @property
+    def categorical(self) -> list[str]:
+        """The input columns that hold categories."""
+        return [name for name, kind in self.inputs.items() if kind == "categorical"]

@@ -1,0 +1,90 @@
+"""Training one model: deterministic, measured, and profiled for the drift reports to come."""
+
+import resource
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from ct_assets.core.artifact import artifact_digest, dump_model
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.profile import Profile, bin_edges, profile
+from ct_assets.core.spec import EstimatorSpec, ModelSpec
+
+PREDICTION = "prediction"
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A challenger before it is registered.
+
+    Attributes:
+        payload: The serialized model.
+        digest: SHA-256 of the payload.
+        reference: Profile of the training inputs and labels, and of the predictions on the examples kept for the gate
+            (predictions on training rows would look sharper than any that it will serve).
+        seconds: Duration of the fit.
+        peak_mb: Largest resident memory of this process so far.
+    """
+
+    payload: bytes
+    digest: str
+    reference: Profile
+    seconds: float
+    peak_mb: float
+
+
+def train(
+    spec: ModelSpec, examples: pd.DataFrame, holdout: pd.DataFrame, estimator: EstimatorSpec | None = None
+) -> Trained:
+    """Fit the spec's estimator; the same examples give the same bytes.
+
+    Args:
+        spec: The model.
+        examples: Rows to train on, with `label`.
+        holdout: Rows kept for the gate; only predicted.
+        estimator: Another estimator than the spec's.
+
+    Raises:
+        ValueError: The examples have one class only.
+        ArtifactError: The fitted model contains a type that nobody has reviewed.
+    """
+    if examples["label"].nunique() < 2:
+        raise ValueError(
+            f"the {len(examples)} training examples of {spec.name} have one class only; expected both: "
+            "widen the training window or check the label's SQL"
+        )
+    model = (estimator or spec.estimator).build()
+    inputs = model_inputs(spec, examples)
+    with threadpool_limits(spec.threads):
+        started = time.perf_counter()
+        model.fit(inputs, examples["label"].to_numpy())
+        seconds = time.perf_counter() - started
+        predictions = predict(spec, model, holdout)
+    payload = dump_model(model, spec.trusted_types)
+    return Trained(
+        payload=payload,
+        digest=artifact_digest(payload),
+        reference=_reference(inputs, examples["label"], predictions),
+        seconds=seconds,
+        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def predict(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> pd.Series:
+    """Probability of the positive class for each row of `frame`."""
+    with threadpool_limits(spec.threads):
+        scores = model.predict_proba(model_inputs(spec, frame))[:, 1] if len(frame) else []
+    return pd.Series(scores, dtype="float64")
+
+
+def _reference(inputs: pd.DataFrame, labels: pd.Series, predictions: pd.Series) -> Profile:
+    observed = inputs.assign(**{LABEL: labels.astype("float64").to_numpy()})
+    edges = bin_edges(observed)
+    whole = profile(observed, edges)
+    scores = predictions.to_frame(PREDICTION)
+    predicted = profile(scores, bin_edges(scores))
+    return Profile(whole.rows, {**whole.columns, **predicted.columns}, whole.cap)

@@ -1,0 +1,160 @@
+"""The verdict on a challenger: every check with its numbers, sealed by a digest, and readable in plain words.
+
+What produces it is `ct_assets.core.gate`; what lets a model serve only needs to read and verify it.
+"""
+
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ct_assets.core.canonical import digest, iso_utc
+from ct_assets.core.metrics import higher_is_better
+
+#: Every verdict holds exactly these checks, in this order; one that the policy does not ask for passes and says so.
+CHECK_NAMES = (
+    "enough_rows",
+    "labels_usable",
+    "challenger_predictions_usable",
+    "champion_predictions_usable",
+    "not_worse_than_champion",
+    "above_floor",
+    "slices_not_worse",
+    "calibrated",
+    "fast_enough",
+    "small_enough",
+)
+
+
+class VerdictError(ValueError):
+    """A verdict that does not match its own digest or its own checks."""
+
+
+class GatePolicy(BaseModel):
+    """What a challenger has to show. A limit that is None is not checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    metric: str = Field(default="auc", description="auc, f1, logloss, brier or ece")
+    tolerance: float = Field(default=0.002, ge=0, description="how much worse than the champion is still accepted")
+    floor: float | None = Field(default=None, description="worst acceptable value of the metric")
+    slice_tolerance: float = Field(default=0.03, ge=0, description="the tolerance within one slice")
+    min_slice_rows: int = Field(default=500, ge=1, description="smaller slices are shown, not judged")
+    max_latency_ms: float | None = Field(default=None, gt=0, description="median of a one-row prediction")
+    max_artifact_mb: float | None = Field(default=None, gt=0)
+    max_calibration_error: float | None = Field(default=None, gt=0)
+    min_rows: int = Field(default=1000, ge=1, description="labelled test rows needed for a verdict")
+
+    @field_validator("metric")
+    @classmethod
+    def _has_a_direction(cls, metric: str) -> str:
+        higher_is_better(metric)
+        return metric
+
+
+class Bindings(BaseModel):
+    """What the verdict is about. A caller that lets a model serve compares these with what it is about to load."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: str | dict[str, str] | None = None
+    artifact_digest: str | None = None
+    champion_digest: str | None = None
+    feature_versions: dict[str, str] = {}
+    training_set_digest: str | None = None
+    as_of: str | None = None
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _iso(cls, moment: Any) -> Any:
+        return iso_utc(moment) if isinstance(moment, pd.Timestamp) else moment
+
+
+class Check(BaseModel):
+    """One condition: it passed if `value` `comparison` `limit` held. Only failed ERROR checks fail the verdict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    passed: bool
+    severity: Literal["ERROR", "WARN"] = "ERROR"
+    value: float | None = None
+    limit: float | None = None
+    comparison: str = ""
+    detail: str
+
+
+class SliceResult(BaseModel):
+    """The metric on one slice. `delta` is challenger minus champion; `judged` says whether it counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    column: str
+    value: str
+    rows: int
+    challenger: float | None
+    champion: float | None
+    delta: float | None
+    judged: bool
+    passed: bool
+
+
+class Measured(BaseModel):
+    """Figures of this machine and moment: they differ on every run, so no digest covers them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    latency_ms_per_row: float | None = None
+    artifact_mb: float | None = None
+
+
+class Verdict(BaseModel):
+    """The outcome for one challenger, sealed by `digest`.
+
+    The digest covers everything but `measured`: a replay of the same models, data and policy gives the same digest,
+    while a latency never repeats. Whether the latency and size checks passed is covered, as part of `checks`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    passed: bool
+    checks: tuple[Check, ...]
+    metrics: dict[str, dict[str, float | None]]
+    slices: tuple[SliceResult, ...]
+    rows: int
+    window: tuple[str, str] | None
+    test_data_digest: str
+    policy: GatePolicy
+    bindings: Bindings
+    measured: Measured
+    digest: str = ""
+
+    def computed_digest(self) -> str:
+        """SHA-256 of the canonical JSON of everything but `measured` and `digest`."""
+        return digest(self.model_dump(mode="json", exclude={"measured", "digest"}))
+
+    def verify(self) -> None:
+        """Raise VerdictError if any field was changed after sealing, or `passed` is not what the checks say."""
+        found = self.computed_digest()
+        if found != self.digest:
+            raise VerdictError(
+                f"verdict says digest {self.digest[:12]}, its content has {found[:12]}: it was changed after the gate "
+                "sealed it; validate the model again"
+            )
+        if self.passed != all_passed(self.checks) or tuple(c.name for c in self.checks) != CHECK_NAMES:
+            raise VerdictError("verdict's `passed` does not follow from its checks; validate the model again")
+
+    def reasons(self) -> list[str]:
+        """Why it failed, one plain sentence a failed check, with what would have flipped it; empty if none failed."""
+        figures = {
+            "fast_enough": (self.measured.latency_ms_per_row, "ms"),
+            "small_enough": (self.measured.artifact_mb, "MB"),
+        }
+        texts = []
+        for check in self.checks:
+            if check.passed:
+                continue
+            figure, unit = figures.get(check.name, (None, ""))
+            measured = f" (measured: {figure:.3g} {unit})" if figure is not None else ""
+            warning = "warning only: " if check.severity == "WARN" else ""
+            texts.append(f"{check.name}: {warning}{check.detail}{measured}")
+        return texts
+
+
+def all_passed(checks: tuple[Check, ...]) -> bool:
+    """Whether every ERROR check passed; warnings do not count."""
+    return all(check.passed for check in checks if check.severity == "ERROR")

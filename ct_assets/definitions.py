@@ -1,0 +1,11 @@
+"""The only entry point: everything under `defs/`."""
+
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """All definitions of this deployment."""
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

@@ -1,0 +1,1 @@
+"""Instances: the sources, features and models of this deployment."""

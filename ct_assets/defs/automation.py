@@ -1,0 +1,21 @@
+"""Automation sensors: one for the data, one for each model, so that a tick of one does not wait for another."""
+
+import dagster as dg
+
+from ct_assets.lib.sources import GROUP
+
+
+@dg.definitions
+def automation() -> dg.Definitions:
+    """The sensor that requests data assets."""
+    return dg.Definitions(
+        sensors=[
+            dg.AutomationConditionSensorDefinition(
+                "data_automation",
+                target=dg.AssetSelection.groups(GROUP),
+                default_status=dg.DefaultSensorStatus.RUNNING,
+                minimum_interval_seconds=10,
+                emit_backfills=False,
+            )
+        ]
+    )

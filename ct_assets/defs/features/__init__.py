@@ -1,0 +1,1 @@
+"""The feature computations of this deployment."""

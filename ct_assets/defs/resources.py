@@ -1,0 +1,13 @@
+"""Resources on their embedded defaults."""
+
+import dagster as dg
+
+from ct_assets.resources.feast import FeastResource
+from ct_assets.resources.lake import LakeResource
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    """The lake, the feature store and the model registry under `$CT_HOME`."""
+    lake = LakeResource()
+    return dg.Definitions(resources={"lake": lake, "feast": FeastResource(lake=lake)})

@@ -1,0 +1,1 @@
+"""Where data lies: landing, quarantine, datasets, training sets; Parquet stores, DuckDB computes."""

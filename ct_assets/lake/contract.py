@@ -1,0 +1,64 @@
+"""What a source promises, and the batches that break the promise."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source and its contract.
+
+    Attributes:
+        name: Name of the source, its landing folder and its dataset.
+        schema: Columns, types, ranges and row rules; timestamps are `datetime64[us, UTC]`.
+        key: Columns that name a row; a row arrives once.
+        description: One sentence for the asset catalog.
+        owner: `team:name` or an e-mail address.
+        daily: One partition per arrival day; otherwise the source is a reference table that is replaced as a whole.
+        stable: Numeric columns whose distribution does not move overnight; a jump means that the sender changed.
+        min_rows: Fewest rows of a complete batch.
+        fresh_within: Wall-clock time after which a silent source is stale.
+    """
+
+    name: str
+    schema: pa.DataFrameSchema
+    key: tuple[str, ...]
+    description: str
+    owner: str
+    daily: bool = True
+    stable: tuple[str, ...] = ()
+    min_rows: int = 1
+    fresh_within: timedelta = field(default=timedelta(days=2))
+
+
+def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
+    """Every way in which `frame` breaks the source's contract, in words; empty when it keeps it."""
+    reasons = []
+    if len(frame) < source.min_rows:
+        reasons.append(f"{len(frame)} rows; expected at least {source.min_rows}: the batch is incomplete")
+    missing = [c for c in source.schema.columns if c not in frame.columns]
+    if missing:
+        found = ", ".join(map(str, frame.columns))
+        return [*reasons, f"column(s) {', '.join(missing)} missing; found {found}: ask the sender to restore them"]
+    try:
+        source.schema.validate(frame, lazy=True)
+    except SchemaErrors as error:
+        reasons += _in_words(error.failure_cases)
+    repeated = int(frame.duplicated(list(source.key)).sum())
+    if repeated:
+        reasons.append(f"{repeated} rows repeat the key {', '.join(source.key)}; expected one row per key")
+    return reasons
+
+
+def _in_words(cases: pd.DataFrame, examples: int = 3) -> list[str]:
+    reasons = []
+    for (column, check), group in cases.groupby(["column", "check"], dropna=False):
+        shown = ", ".join(str(v) for v in group["failure_case"].head(examples))
+        rows = group["index"].dropna()
+        where = f" at {len(rows)} row(s), first {int(rows.iloc[0])}" if len(rows) else ""
+        reasons.append(f"column {column}: expected {check}; found {shown}{where}")
+    return reasons

@@ -1,0 +1,163 @@
+"""From landing to lake: every file that arrived is accepted, quarantined with its reasons, or known already.
+
+The order of the steps makes a crash harmless: rows are stored before the landing file moves away, so a file that is
+met again is recognized by its digest and only its move is finished.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ct_assets.core.drift import upstream_change
+from ct_assets.core.profile import Profile, profile
+from ct_assets.lake.contract import Source, contract_breaches
+from ct_assets.lake.dataset import WHOLE, Dataset
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.paths import write_atomically
+
+HISTORY_DAYS = 14
+"""How many earlier arrival days a batch is compared with."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of one file that arrived."""
+
+    source: str
+    partition: str
+    name: str
+    digest: str
+    status: Literal["accepted", "duplicate", "quarantined"]
+    rows: int
+    reasons: tuple[str, ...] = ()
+
+
+def landing_folder(home: Path, source: str, partition: str) -> Path:
+    """Where the files of one arrival day land."""
+    return _folder(home / "landing", source, partition)
+
+
+def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
+    """Take in every complete file that has landed for `partition`.
+
+    Args:
+        lake: Where accepted rows go.
+        source: The contract that a batch must keep.
+        partition: Arrival day, or `WHOLE` for a reference table.
+
+    Returns:
+        One `Batch` a file, in name order. Nothing is dropped: accepted and duplicate files move to `archive/`,
+        rejected ones to `quarantine/`, each next to its reasons.
+    """
+    folder = landing_folder(lake.home, source.name, partition)
+    names = sorted(p.name for p in folder.glob("*") if p.is_file() and not p.name.startswith((".", "_")))
+    return [_take_in(lake, source, partition, folder / name) for name in names]
+
+
+def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
+    payload = path.read_bytes()
+    digest = hashlib.sha256(payload).hexdigest()
+    dataset = lake.dataset(source.name)
+    archived = _folder(lake.home / "archive", source.name, partition) / path.name
+    known = {f.digest: f for f in dataset.partition(partition)}.get(digest)
+    if known:
+        # A file that is stored but not yet archived was interrupted between the two, and is no second delivery.
+        interrupted = known.name == path.name and not archived.exists()
+        _move(path, archived)
+        status: Literal["accepted", "duplicate"] = "accepted" if interrupted else "duplicate"
+        return Batch(source.name, partition, path.name, digest, status, known.rows)
+    table, reasons = _read(payload)
+    rows = table.num_rows if table is not None else 0
+    if table is not None:
+        reasons = contract_breaches(source, table.to_pandas()) or _surprises(dataset, source, partition, table)
+    if table is None or reasons:
+        return _quarantine(lake.home, source.name, partition, path, digest, rows, reasons)
+    table = _conform(source, table)
+    if source.stable:
+        _store_profile(dataset, source, partition, digest, table)
+    dataset.write(partition, table, digest, name=path.name, append=source.daily)
+    _move(path, archived)
+    return Batch(source.name, partition, path.name, digest, "accepted", rows)
+
+
+def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
+    try:
+        return pq.read_table(io.BytesIO(payload)), []
+    except pa.ArrowException as error:
+        reason = (
+            f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off: ask the sender to resend it"
+        )
+        return None, [reason]
+
+
+def _conform(source: Source, table: pa.Table) -> pa.Table:
+    """The contract's columns in its order, timestamps in microseconds UTC."""
+    table = table.select(list(source.schema.columns))
+    for i, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type) and column.type != pa.timestamp("us", "UTC"):
+            table = table.set_column(i, column.name, pc.cast(table[column.name], pa.timestamp("us", "UTC")))
+    return table
+
+
+def _surprises(dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
+    """Columns declared stable that moved overnight: a change at the sender, such as another unit."""
+    history = _history(dataset, source, partition) if source.stable else None
+    if history is None:
+        return []
+    batch = profile(table.select(list(source.stable)).to_pandas(), None)
+    return [change.detail for change in upstream_change(history, batch, list(source.stable))]
+
+
+def _history(dataset: Dataset, source: Source, partition: str) -> Profile | None:
+    first = (pd.Timestamp(partition) - pd.Timedelta(days=HISTORY_DAYS)).date().isoformat()
+    paths = [
+        _profile_path(dataset, f.partition, f.digest)
+        for f in dataset.files(first, partition)
+        if f.partition < partition
+    ]
+    profiles = [Profile.from_json(p.read_text()) for p in paths if p.exists()]
+    return Profile.merged(profiles) if profiles else None
+
+
+def _store_profile(dataset: Dataset, source: Source, partition: str, digest: str, table: pa.Table) -> None:
+    content = profile(table.select(list(source.stable)).to_pandas(), None).to_json()
+    write_atomically(_profile_path(dataset, partition, digest), content.encode())
+
+
+def _profile_path(dataset: Dataset, partition: str, digest: str) -> Path:
+    return dataset.root / partition / f"{digest[:32]}.profile.json"
+
+
+def _quarantine(
+    home: Path, source: str, partition: str, path: Path, digest: str, rows: int, reasons: list[str]
+) -> Batch:
+    folder = _folder(home / "quarantine", source, partition)
+    target = folder / f"{digest[:12]}-{path.name}"
+    note = {
+        "source": source,
+        "partition": partition,
+        "file": path.name,
+        "digest": digest,
+        "rows": rows,
+        "reasons": reasons,
+    }
+    write_atomically(target.with_name(target.name + ".json"), json.dumps(note, indent=2).encode())
+    _move(path, target)
+    return Batch(source, partition, path.name, digest, "quarantined", rows, tuple(reasons))
+
+
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
+
+
+def _folder(root: Path, source: str, partition: str) -> Path:
+    return root / source if partition == WHOLE else root / source / partition

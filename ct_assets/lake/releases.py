@@ -1,0 +1,171 @@
+"""Releases: what may serve, as one unit, and which of them served when.
+
+A release file is written once. Which release is champion at a moment of event time follows from the ledger; the
+registry's alias is the live pointer, and whoever loads a model checks it against the release and its verdict.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ct_assets.core.artifact import ArtifactError, load_model
+from ct_assets.core.ledger import Ledger
+from ct_assets.core.profile import Profile
+from ct_assets.core.spec import ModelSpec
+from ct_assets.core.verdict import Verdict
+from ct_assets.lake.paths import write_atomically
+
+POINTER_MOVES = ("promotion", "rollback")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A model with everything it was judged with.
+
+    Attributes:
+        model: Name of the model.
+        version: Version in the model registry.
+        artifact: Path of the serialized model.
+        artifact_digest: SHA-256 of the serialized model.
+        feature_service: Where it reads features from.
+        feature_versions: The service's views with the digests of their definitions.
+        training_set: Digest of its training set.
+        verdict: Digest of the verdict that lets it serve.
+        as_of: Event time of its training, ISO 8601 in UTC.
+    """
+
+    model: str
+    version: str
+    artifact: str
+    artifact_digest: str
+    feature_service: str
+    feature_versions: dict[str, str]
+    training_set: str
+    verdict: str
+    as_of: str
+
+
+class Releases:
+    """The releases, verdicts and reference profiles of one model.
+
+    Args:
+        home: `$CT_HOME`.
+        model: Name of the model.
+        ledger: Where the moves of the champion are recorded.
+    """
+
+    def __init__(self, home: Path, model: str, ledger: Ledger) -> None:
+        self.home = home
+        self.model = model
+        self.ledger = ledger
+
+    def save_verdict(self, version: str, verdict: Verdict) -> Path:
+        """Keep a verdict under its version."""
+        path = self._folder("verdicts") / f"{version}.json"
+        write_atomically(path, verdict.model_dump_json(indent=2).encode())
+        return path
+
+    def verdict(self, version: str) -> Verdict:
+        """The verdict on a version, with its seal checked.
+
+        Raises:
+            FileNotFoundError: The version was never judged.
+            VerdictError: The verdict was changed after the gate sealed it.
+        """
+        path = self._folder("verdicts") / f"{version}.json"
+        if not path.exists():
+            raise FileNotFoundError(f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first")
+        verdict = Verdict.model_validate_json(path.read_text())
+        verdict.verify()
+        return verdict
+
+    def save(self, release: Release) -> None:
+        """Write a release; it is never changed afterwards."""
+        path = self._folder("releases") / f"{release.version}.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(asdict(release), indent=2).encode())
+
+    def get(self, version: str) -> Release:
+        """A release by its version.
+
+        Raises:
+            FileNotFoundError: That version never became a release.
+        """
+        path = self._folder("releases") / f"{version}.json"
+        if not path.exists():
+            known = ", ".join(sorted((p.stem for p in path.parent.glob("*.json")), key=int)) or "none yet"
+            raise FileNotFoundError(f"version {version} of {self.model} is no release; releases: {known}")
+        return Release(**json.loads(path.read_text()))
+
+    def champion_at(self, as_of: pd.Timestamp) -> Release | None:
+        """The release that was champion at a moment of event time; None before the first promotion."""
+        for record in reversed(self.moves()):
+            if pd.Timestamp(record["as_of"]) <= as_of:
+                return self.get(record["version"])
+        return None
+
+    def moves(self) -> list[dict[str, Any]]:
+        """Every move of the champion, oldest first."""
+        records = self.ledger.records(model=self.model)
+        return [
+            {"kind": r.kind, "as_of": r.as_of, "seq": r.seq, **r.evidence} for r in records if r.kind in POINTER_MOVES
+        ]
+
+    def check(self, release: Release) -> Verdict:
+        """Verify that a release may serve.
+
+        Returns:
+            Its verdict: passed, sealed, bound to exactly this artifact, and recorded in the ledger.
+
+        Raises:
+            ArtifactError: One of these does not hold.
+        """
+        verdict = self.verdict(release.version)
+        bound = verdict.bindings
+        expected = (release.verdict, release.artifact_digest, release.training_set, release.feature_versions)
+        found = (verdict.digest, bound.artifact_digest, bound.training_set_digest, bound.feature_versions)
+        problem = None
+        if not verdict.passed:
+            problem = "its verdict is a rejection"
+        elif expected != found:
+            problem = "its verdict is about another artifact, training set or feature version"
+        elif not any(r.evidence.get("verdict") == verdict.digest for r in self.ledger.records("verdict", self.model)):
+            problem = "the ledger knows no such verdict"
+        if problem:
+            raise ArtifactError(f"version {release.version} of {self.model} must not serve: {problem}; evaluate it again")
+        return verdict
+
+    def load(self, release: Release, spec: ModelSpec) -> Any:
+        """Load a release's model after checking its verdict and digest.
+
+        Raises:
+            ArtifactError: The release may not serve, or its bytes are not the judged ones.
+        """
+        self.check(release)
+        return load_artifact(release.artifact, release.artifact_digest, spec.trusted_types)
+
+    def reference(self, release: Release) -> Profile:
+        """Profile of what the release was trained on."""
+        return _reference(str(Path(release.artifact).with_name("reference.json")))
+
+    def _folder(self, kind: str) -> Path:
+        return self.home / kind / self.model
+
+
+@lru_cache(maxsize=8)
+def load_artifact(path: str, digest: str, trusted: tuple[str, ...]) -> Any:
+    """Load a serialized model whose bytes have `digest`; the newest few stay in memory.
+
+    Raises:
+        ArtifactError: The bytes have another digest.
+    """
+    return load_model(Path(path).read_bytes(), digest, trusted)
+
+
+@lru_cache(maxsize=8)
+def _reference(path: str) -> Profile:
+    return Profile.from_json(Path(path).read_text())

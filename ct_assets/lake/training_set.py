@@ -1,0 +1,119 @@
+"""Training sets: point-in-time-correct snapshots, named by their content."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.dataset import to_parquet
+from ct_assets.lake.examples import DAY, matured_before, read_events, read_labels, with_features
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.paths import write_atomically
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """One snapshot: labelled examples, the newest of them kept for the gate.
+
+    Attributes:
+        digest: SHA-256 of the rows; names the snapshot.
+        model: Name of the model.
+        as_of: What was known when; ISO 8601 in UTC.
+        split_at: Examples predicted from here on are kept for the gate, not trained on.
+        train_rows: Examples to train on.
+        holdout_rows: Examples kept for the gate.
+        positives: Positive labels among the examples to train on.
+        feature_service: Where the features came from.
+        feature_versions: Its views with the digests of their definitions.
+    """
+
+    digest: str
+    model: str
+    as_of: str
+    split_at: str
+    train_rows: int
+    holdout_rows: int
+    positives: int
+    feature_service: str
+    feature_versions: dict[str, str]
+
+
+def build_training_set(
+    lake: Lake,
+    store: "FeatureStore",
+    spec: ModelSpec,
+    as_of: pd.Timestamp,
+    first: pd.Timestamp,
+    feature_versions: dict[str, str],
+) -> TrainingSet:
+    """Take a snapshot of all matured examples known at `as_of`.
+
+    Args:
+        lake: Where events and labels are, and where the snapshot goes.
+        store: Where the features come from.
+        spec: The model.
+        as_of: Nothing that was known later enters.
+        first: Start of history.
+        feature_versions: Definitions of the service's views.
+
+    Raises:
+        ValueError: No example has matured yet.
+    """
+    end = matured_before(spec, as_of)
+    events = read_events(lake, spec, first, end) if end > first else pd.DataFrame()
+    if events.empty:
+        raise ValueError(f"no example of {spec.name} has matured by {as_of}: labels take {spec.label.delay}; wait for them")
+    labels = read_labels(lake, spec, as_of)
+    examples = events.merge(labels[[spec.events.id_column, "label"]], on=spec.events.id_column)
+    if examples.empty:
+        raise ValueError(f"no event of {spec.name} has a label by {as_of}; check source {spec.label.source!r}")
+    examples = with_features(store, spec, examples)
+    split_at = end - spec.evaluation_days * DAY
+    inputs = model_inputs(spec, examples)
+    keys = [spec.events.id_column, "event_timestamp"]
+    frame = pd.concat([examples[keys], inputs, examples["label"].astype("int8")], axis=1)
+    payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
+    train = frame["event_timestamp"] < split_at
+    snapshot = TrainingSet(
+        digest=hashlib.sha256(payload).hexdigest(),
+        model=spec.name,
+        as_of=as_of.isoformat(),
+        split_at=split_at.isoformat(),
+        train_rows=int(train.sum()),
+        holdout_rows=int((~train).sum()),
+        positives=int(frame.loc[train, "label"].sum()),
+        feature_service=spec.feature_service,
+        feature_versions=feature_versions,
+    )
+    folder = _folder(lake, snapshot.digest)
+    if not (folder / "data.parquet").exists():
+        write_atomically(folder / "data.parquet", payload)
+    # One set of rows can be the snapshot of two moments, when nothing matured in between.
+    write_atomically(folder / "manifest.json", json.dumps(asdict(snapshot), indent=2).encode())
+    return snapshot
+
+
+def load_training_set(lake: Lake, digest: str) -> TrainingSet:
+    """Read a snapshot's manifest."""
+    return TrainingSet(**json.loads((_folder(lake, digest) / "manifest.json").read_text()))
+
+
+def read_examples(lake: Lake, snapshot: TrainingSet, part: Literal["train", "holdout"]) -> pd.DataFrame:
+    """Rows of a snapshot, ordered by the moment of prediction."""
+    split_at = pd.Timestamp(snapshot.split_at)
+    bound = ("event_timestamp", "<" if part == "train" else ">=", split_at)
+    return pq.read_table(_folder(lake, snapshot.digest) / "data.parquet", filters=[bound]).to_pandas()
+
+
+def _folder(lake: Lake, digest: str) -> Path:
+    return lake.home / "training_sets" / digest

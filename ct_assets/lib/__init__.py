@@ -1,0 +1,1 @@
+"""Dagster-aware building blocks: asset factories, automation conditions, checks."""

@@ -1,0 +1,202 @@
+"""Dagster's daemon in one process: the same sensors, conditions and assets, with no wait between ticks.
+
+The demo, the tests and the benchmarks use it to move event time faster than the wall clock. What is requested is
+decided by the definitions alone.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
+from dagster._serdes import deserialize_value, serialize_value
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+from ct_assets.lake.paths import write_atomically
+
+MAX_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that was requested and executed.
+
+    Attributes:
+        sensor: The automation sensor that requested it.
+        assets: What it materialized.
+        partition: Its partition; None when unpartitioned.
+        success: Whether it succeeded.
+        seconds: Duration by the wall clock.
+        errors: What failed, one message a step.
+    """
+
+    sensor: str
+    assets: tuple[dg.AssetKey, ...]
+    partition: str | None
+    success: bool
+    seconds: float
+    errors: tuple[str, ...] = ()
+
+
+class Driver:
+    """Ticks sensors and executes what they request, until nothing is requested any more.
+
+    Args:
+        defs: All definitions.
+        instance: Dagster instance whose storage takes runs and events.
+        state: Folder in which cursors are kept, so that a later process goes on where this one stopped.
+        on_run: Called after every run.
+    """
+
+    def __init__(
+        self, defs: dg.Definitions, instance: dg.DagsterInstance, state: Path, on_run: Callable[[Run], None] | None = None
+    ) -> None:
+        self.defs = defs
+        self.instance = instance
+        self.state = state
+        self.on_run = on_run or (lambda run: None)
+        self.seconds: dict[str, float] = defaultdict(float)
+        repository = defs.get_repository_def()
+        self._graph: AssetGraph = repository.asset_graph
+        self._job = defs.resolve_implicit_global_asset_job_def()
+        sensors = repository.sensor_defs
+        self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
+        self._reporting = [s for s in sensors if s not in self._automation and s.sensor_type.value == "STANDARD"]
+        self._targets = {s.name: self._conditioned(s) for s in self._automation}
+        self._watched = {name: self._dependencies(keys) for name, keys in self._targets.items()}
+        self._cursors: dict[str, AssetDaemonCursor] = {}
+        self._sensor_cursors: dict[str, str | None] = {}
+        self._dirty: set[str] = set(self._targets)
+        self._load()
+
+    def settle(self) -> list[Run]:
+        """Tick everything until nothing is requested; return the runs in the order of their execution."""
+        runs: list[Run] = []
+        for _ in range(MAX_ROUNDS):
+            news = self._report()
+            requested = self._tick()
+            if not requested and not news:
+                return runs
+            for sensor, keys, partition in requested:
+                runs.append(self.execute(keys, partition, sensor))
+        names = ", ".join(sorted({key.to_user_string() for run in runs[-3:] for key in run.assets}))
+        raise RuntimeError(f"automation asks without end, last for {names}: a condition is a status and not an event")
+
+    def execute(
+        self, keys: Iterable[dg.AssetKey], partition: str | None, sensor: str = "manual", run_config: dict | None = None
+    ) -> Run:
+        """Execute one run now, as a person would by 'Materialize'."""
+        started = time.perf_counter()
+        assets = tuple(sorted(keys))
+        result = self._job.execute_in_process(
+            instance=self.instance,
+            asset_selection=list(assets),
+            partition_key=partition,
+            raise_on_error=False,
+            run_config=run_config,
+            tags={"dagster/sensor_name": sensor} if sensor != "manual" else None,
+        )
+        touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
+        self._touch(touched)
+        errors = tuple(_error(e) for e in result.filter_events(lambda e: e.is_step_failure))
+        run = Run(sensor, assets, partition, result.success, time.perf_counter() - started, errors)
+        self.on_run(run)
+        return run
+
+    def save(self) -> None:
+        """Note the cursors; what happened since is asked for again, and done again to the same end, after a crash."""
+        started = time.perf_counter()
+        for name, cursor in self._cursors.items():
+            write_atomically(self.state / f"{name}.cursor", serialize_value(cursor).encode())
+        for name, text in self._sensor_cursors.items():
+            write_atomically(self.state / f"{name}.cursor", (text or "").encode())
+        self.seconds["save"] += time.perf_counter() - started
+
+    def _load(self) -> None:
+        for name in self._targets:
+            path = self.state / f"{name}.cursor"
+            if path.exists():
+                self._cursors[name] = deserialize_value(path.read_text(), AssetDaemonCursor)
+        for sensor in self._reporting:
+            path = self.state / f"{sensor.name}.cursor"
+            if path.exists():
+                self._sensor_cursors[sensor.name] = path.read_text() or None
+
+    def _conditioned(self, sensor: dg.AutomationConditionSensorDefinition) -> set[dg.AssetKey]:
+        keys = sensor.asset_selection.resolve(self._graph)
+        return {key for key in keys if self._graph.get(key).automation_condition is not None}
+
+    def _dependencies(self, keys: set[dg.AssetKey]) -> set[dg.AssetKey]:
+        """What a sensor reacts to: its own assets and those that they or their conditions look at."""
+        parents = {parent for key in keys for parent in self._graph.get(key).parent_keys}
+        return keys | parents
+
+    def _touch(self, keys: set[dg.AssetKey]) -> None:
+        self._dirty |= {name for name, watched in self._watched.items() if watched & keys}
+
+    def _report(self) -> bool:
+        """Evaluate the sensors that report what happened outside; tell whether any of them saw a change."""
+        changed = False
+        started = time.perf_counter()
+        for sensor in self._reporting:
+            with dg.build_sensor_context(
+                instance=self.instance,
+                cursor=self._sensor_cursors.get(sensor.name),
+                resources=dict(self.defs.resources or {}),
+                definitions=self.defs,
+            ) as context:
+                tick = sensor.evaluate_tick(context)
+            changed |= tick.cursor != self._sensor_cursors.get(sensor.name)
+            self._sensor_cursors[sensor.name] = tick.cursor
+            for event in tick.asset_events:
+                self.instance.report_runless_asset_event(event)
+                self._touch({event.asset_key})
+        self.seconds["sensors"] += time.perf_counter() - started
+        return changed
+
+    def _tick(self) -> list[tuple[str, list[dg.AssetKey], str | None]]:
+        """Evaluate each automation sensor that something has happened for; nothing here depends on the clock."""
+        started = time.perf_counter()
+        requested = []
+        for sensor in self._automation:
+            if sensor.name in self._dirty:
+                self._dirty.discard(sensor.name)
+                requested += self._evaluate(sensor.name)
+                if requested:
+                    break
+        self.seconds["ticks"] += time.perf_counter() - started
+        return requested
+
+    def _evaluate(self, name: str) -> list[tuple[str, list[dg.AssetKey], str | None]]:
+        cursor = self._cursors.get(name, AssetDaemonCursor.empty())
+        evaluator = AutomationConditionEvaluator(
+            asset_graph=self._graph,
+            instance=self.instance,
+            entity_keys=self._targets[name],
+            cursor=cursor,
+            emit_backfills=False,
+            evaluation_id=cursor.evaluation_id,
+        )
+        results, subsets = evaluator.evaluate()
+        self._cursors[name] = cursor.with_updates(
+            cursor.evaluation_id + 1, evaluator.evaluation_time.timestamp(), newly_observe_requested_asset_keys=[],
+            condition_cursors=[r.get_new_cursor() for r in results], asset_graph=self._graph,
+        )
+        groups: dict[str | None, list[dg.AssetKey]] = defaultdict(list)
+        for subset in subsets:
+            if not isinstance(subset.key, dg.AssetKey) or subset.is_empty:
+                continue
+            keys = subset.expensively_compute_partition_keys() if subset.is_partitioned else [None]
+            for partition in keys:
+                groups[partition].append(subset.key)
+        return [(name, groups[p], p) for p in sorted(groups, key=lambda p: p or "")]
+
+
+def _error(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    cause = (error.cause or error) if error else None
+    return f"{event.step_key}: {cause.message.strip() if cause else 'failed'}"

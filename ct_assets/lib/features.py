@@ -1,0 +1,140 @@
+"""From SQL to feature views: new rows as known at that time, in the lake and in the online store."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+
+from ct_assets.lake.contract import Source
+from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.lake import Lake, Window
+from ct_assets.lib.conditions import on_accepted_data
+from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
+from ct_assets.lib.sources import GROUP, arrow_schema
+from ct_assets.resources.feast import FeastResource
+from ct_assets.resources.lake import LakeResource
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+
+@dataclass(frozen=True)
+class FeatureSql:
+    """How the rows of one view are computed.
+
+    Attributes:
+        sql: DuckDB SQL over the source; yields the join key, `event_timestamp`, `created` and the features. `$start`
+            and `$end` bound the moments that are new.
+        uses: Source columns that the features are made of, for column lineage.
+    """
+
+    sql: str
+    uses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """All views that are computed from one source, in one step.
+
+    Attributes:
+        source: Where the rows come from.
+        views: View name to its SQL.
+        lookback_days: How many earlier arrival days the longest window reaches into.
+        owner: `team:name` or an e-mail address.
+    """
+
+    source: Source
+    views: Mapping[str, FeatureSql]
+    owner: str
+    lookback_days: int = 0
+
+
+def feature_key(view: str) -> dg.AssetKey:
+    """Key of the asset that holds a view's rows."""
+    return dg.AssetKey(["features", view])
+
+
+def build_features(features: FeatureSet) -> dg.Definitions:
+    """The assets of one feature set; a tick requests them together, since one scan serves all."""
+    source = features.source
+    partitions = ARRIVAL_DAYS if source.daily else None
+    specs = [
+        dg.AssetSpec(
+            feature_key(view),
+            deps=[source.name],
+            description=f"Feature view `{view}`: rows as known at that time, and the newest of them online.",
+            group_name=GROUP,
+            owners=[features.owner],
+            kinds={"duckdb", "feast"},
+            partitions_def=partitions,
+            automation_condition=on_accepted_data(),
+        )
+        for view in features.views
+    ]
+
+    @dg.multi_asset(name=f"features_of_{source.name}", specs=specs, can_subset=True)
+    def rows(
+        context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource
+    ) -> Iterator[dg.MaterializeResult]:
+        partition = context.partition_key if source.daily else WHOLE
+        selected = [v for v in features.views if feature_key(v) in context.selected_asset_keys]
+        tables = compute(lake.lake(), features, partition, selected)
+        store = feast.store()
+        for view, table in tables.items():
+            publish(lake.lake(), store, view, partition, table)
+            yield _result(features, view, table)
+
+    return dg.Definitions(assets=[rows])
+
+
+def compute(lake: Lake, features: FeatureSet, partition: str, views: list[str] | None = None) -> dict[str, pa.Table]:
+    """The feature rows that one arrival brings about.
+
+    Args:
+        lake: Where the source's rows are.
+        features: What to compute.
+        partition: Arrival day, or `WHOLE` for a reference table.
+        views: Which views; all when None.
+
+    Returns:
+        View name to rows. Cost depends on the new rows and the longest window, not on the length of history.
+    """
+    if partition == WHOLE:
+        window, start, end = Window(), pd.Timestamp(0, tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
+    else:
+        window, end = Window(day_before(partition, features.lookback_days), partition), end_of(partition)
+        start = pd.Timestamp(partition, tz="UTC")
+    with lake.connect() as connection:
+        lake.expose(connection, {features.source.name: window}, end)
+        name = features.source.name
+        connection.execute(f'CREATE TEMP TABLE rows_of_source AS SELECT * FROM "{name}"')
+        connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT * FROM rows_of_source')
+        return {
+            view: connection.execute(features.views[view].sql, {"start": start, "end": end}).to_arrow_table()
+            for view in views or features.views
+        }
+
+
+def publish(lake: Lake, store: "FeatureStore", view: str, partition: str, table: pa.Table) -> None:
+    """Store new feature rows: all of them in the lake, the newest of each key online."""
+    lake.dataset(f"features/{view}", "event_timestamp").write(partition, table)
+    if table.num_rows:
+        frame = table.to_pandas()
+        newest = frame.sort_values(["event_timestamp", "created"]).drop_duplicates(frame.columns[0], keep="last")
+        store.write_to_online_store(view, newest)
+
+
+def _result(features: FeatureSet, view: str, table: pa.Table) -> dg.MaterializeResult:
+    uses = [dg.TableColumnDep(dg.AssetKey(features.source.name), column) for column in features.views[view].uses]
+    lineage = dg.TableColumnLineage({name: uses for name in table.column_names})
+    return dg.MaterializeResult(
+        asset_key=feature_key(view),
+        metadata={
+            "dagster/row_count": table.num_rows,
+            "dagster/column_schema": arrow_schema(table.schema),
+            "dagster/column_lineage": lineage,
+        },
+    )

@@ -1,0 +1,113 @@
+"""From a `Source` to its assets: the landing folder, the dataset and its blocking contract check."""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+
+from ct_assets.lake.contract import Source
+from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.ingest import Batch, ingest
+from ct_assets.lib.conditions import on_arrival
+from ct_assets.lib.partitions import ARRIVAL_DAYS
+from ct_assets.resources.lake import LakeResource
+
+GROUP = "data"
+CONTRACT = "contract"
+
+
+def landing_key(source: Source) -> dg.AssetKey:
+    """Key of the external asset that stands for a source's landing folder."""
+    return dg.AssetKey(["landing", source.name])
+
+
+def build_source(source: Source) -> dg.Definitions:
+    """The assets of one source."""
+    partitions = ARRIVAL_DAYS if source.daily else None
+    landing = dg.AssetSpec(
+        landing_key(source),
+        description=f"Files of `{source.name}` as they land; reported by the arrival sensor.",
+        group_name=GROUP,
+        owners=[source.owner],
+        kinds={"file"},
+        partitions_def=partitions,
+    )
+
+    @dg.asset(
+        name=source.name,
+        deps=[landing],
+        description=source.description,
+        group_name=GROUP,
+        owners=[source.owner],
+        kinds={"parquet", "pandera"},
+        partitions_def=partitions,
+        automation_condition=on_arrival(),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=source.fresh_within),
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONTRACT,
+                asset=source.name,
+                blocking=True,
+                partitions_def=partitions,
+                description="Every batch that landed keeps the contract; a rejected one lies in quarantine.",
+            )
+        ],
+    )
+    def dataset(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        partition = context.partition_key if source.daily else WHOLE
+        batches = ingest(lake.lake(), source, partition)
+        _record(lake, batches)
+        return _result(lake, source, partition, batches)
+
+    return dg.Definitions(assets=[landing, dataset])
+
+
+def _record(lake: LakeResource, batches: list[Batch]) -> None:
+    for batch in batches:
+        if batch.status != "accepted":
+            lake.ledger().append(
+                batch.status,
+                batch.source,
+                pd.Timestamp(batch.partition, tz="UTC") if batch.partition != WHOLE else pd.Timestamp(0, tz="UTC"),
+                {"file": batch.name, "digest": batch.digest, "rows": batch.rows, "reasons": list(batch.reasons)},
+                key=f"{batch.status}/{batch.source}/{batch.partition}/{batch.name}/{batch.digest}",
+            )
+
+
+def _result(lake: LakeResource, source: Source, partition: str, batches: list[Batch]) -> dg.MaterializeResult:
+    files = lake.lake().dataset(source.name).partition(partition)
+    rejected = [b for b in batches if b.status == "quarantined"]
+    reasons = [f"{b.name}: {reason}" for b in rejected for reason in b.reasons]
+    digests = "-".join(sorted(f.digest[:16] for f in files)) or "empty"
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(f.rows for f in files),
+            "dagster/column_schema": column_schema(source),
+            "batches": {b.name: b.status for b in batches},
+        },
+        data_version=dg.DataVersion(digests),
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=CONTRACT,
+                passed=not rejected,
+                metadata={"quarantined": len(rejected), "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in reasons))},
+            )
+        ],
+    )
+
+
+def column_schema(source: Source) -> dg.TableSchema:
+    """The contract's columns as Dagster shows them."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, str(column.dtype), constraints=dg.TableColumnConstraints(nullable=column.nullable))
+            for name, column in source.schema.columns.items()
+        ]
+    )
+
+
+def arrow_schema(schema: pa.Schema, descriptions: dict[str, str] | None = None) -> dg.TableSchema:
+    """An Arrow schema as Dagster shows it."""
+    told: dict[str, Any] = descriptions or {}
+    return dg.TableSchema([dg.TableColumn(f.name, str(f.type), description=told.get(f.name)) for f in schema])

@@ -1,0 +1,1 @@
+"""Dagster resources: the lake, Feast, the model registry."""

@@ -1,0 +1,87 @@
+"""Feast as a Dagster resource, and as what the server uses."""
+
+import fcntl
+import hashlib
+import os
+import threading
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ct_assets.lake.paths import write_atomically
+from ct_assets.resources.lake import LakeResource
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+REPOSITORY = Path(__file__).parents[2] / "feature_repo"
+_opening = threading.Lock()
+
+
+class FeastResource(dg.ConfigurableResource):
+    """The feature store under a home; opened once per process.
+
+    Attributes:
+        lake: Names the home.
+    """
+
+    lake: LakeResource
+
+    def store(self) -> "FeatureStore":
+        """The feature store, with the repository's definitions applied."""
+        return feature_store(self.lake.path)
+
+
+def feature_store(home: Path) -> "FeatureStore":
+    """The feature store under `home`; definitions are applied when they changed since they were last."""
+    with _opening:
+        return _open(home)
+
+
+@cache
+def _open(home: Path) -> "FeatureStore":
+    # Feast takes seconds to import, so only those who read features pay for it.
+    from feast import FeatureStore, repo_config
+
+    (home / "feast").mkdir(parents=True, exist_ok=True)
+    os.environ["CT_HOME"] = str(home)
+    store = FeatureStore(config=repo_config.load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml"))
+    _apply(store, home)
+    return store
+
+
+def _apply(store: "FeatureStore", home: Path) -> None:
+    """Register the definitions; one process at a time, and only when their files changed."""
+    content = b"".join(path.read_bytes() for path in sorted(REPOSITORY.glob("*.py")))
+    digest = hashlib.sha256(content).hexdigest()
+    marker = home / "feast" / "applied"
+    with (home / "feast" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if marker.exists() and marker.read_text() == digest:
+            return
+        wanted = import_module("feature_repo.repo").OBJECTS
+        names = {(type(o).__name__, o.name) for o in wanted}
+        registered = [
+            *store.list_feature_services(),
+            *store.list_on_demand_feature_views(),
+            *store.list_feature_views(),
+        ]
+        gone = [o for o in registered if (type(o).__name__, o.name) not in names]
+        store.apply(wanted, objects_to_delete=gone, partial=False)
+        write_atomically(marker, digest.encode())
+
+
+def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:
+    """What a feature service stands for: each of its views with a digest of its definition.
+
+    Returns:
+        View name to digest; two equal digests mean the same schema, source and freshness rule.
+    """
+    versions = {}
+    for projection in store.get_feature_service(service).feature_view_projections:
+        features = ",".join(f"{f.name}:{f.dtype}" for f in projection.features)
+        versions[projection.name] = hashlib.sha256(features.encode()).hexdigest()[:16]
+    return dict(sorted(versions.items()))

@@ -1,0 +1,39 @@
+"""The lake as a Dagster resource."""
+
+from functools import cache
+from pathlib import Path
+
+import dagster as dg
+
+from ct_assets.core.ledger import Ledger
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.paths import default_home
+
+
+class LakeResource(dg.ConfigurableResource):
+    """Data and decisions under one home.
+
+    Attributes:
+        home: `$CT_HOME`; empty for the default.
+    """
+
+    home: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The home as a path."""
+        return Path(self.home) if self.home else default_home()
+
+    def lake(self) -> Lake:
+        """The lake under this home."""
+        return Lake(self.path)
+
+    def ledger(self) -> Ledger:
+        """The decision records under this home."""
+        return open_ledger(self.path)
+
+
+@cache
+def open_ledger(home: Path) -> Ledger:
+    """The ledger under `home`, opened once per process: it remembers how far it has read."""
+    return Ledger(home / "ledger" / "decisions.jsonl")

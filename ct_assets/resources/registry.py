@@ -1,0 +1,179 @@
+"""The model registry: MLflow, with runs, versions and the aliases `challenger` and `champion`."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ct_assets.resources.lake import LakeResource
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version.
+
+    Attributes:
+        name: Name of the registered model.
+        version: Its number, as text.
+        run_id: The run that made it.
+        artifact: Path of the serialized model.
+        tags: What was noted with it.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    artifact: str
+    tags: Mapping[str, str]
+
+
+class RegistryResource(dg.ConfigurableResource):
+    """MLflow at `tracking_uri`.
+
+    Attributes:
+        lake: Names the home.
+        tracking_uri: Any MLflow server or database; empty for SQLite under the home.
+    """
+
+    lake: LakeResource
+    tracking_uri: str = ""
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow keeps runs and versions."""
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.lake.path}/mlflow/mlflow.db"
+
+    def register(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+    ) -> Version:
+        """Log a training and register its model as challenger.
+
+        Args:
+            name: Registered model.
+            files: Artifact files by name; `model.skops` is the model.
+            tags: Noted with run and version; `training` names the training and is registered once.
+            params: Parameters of the run.
+            metrics: Figures of the run.
+
+        Returns:
+            The new version, or the one that the same training registered before.
+        """
+        client = self.client()
+        self._ensure(name)
+        known = [v for v in client.search_model_versions(f"name='{name}'") if v.tags.get("training") == tags["training"]]
+        if known:
+            version = known[0]
+        else:
+            run_id = self._log(name, files, tags, params, metrics)
+            source = client.get_run(run_id).info.artifact_uri + "/model"
+            version = client.create_model_version(name, source=source, run_id=run_id, tags=dict(tags))
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+        return self._version(version)
+
+    def get(self, name: str, alias: str) -> Version | None:
+        """The version that an alias points to; None when there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._version(self.client().get_model_version_by_alias(name, alias))
+        except MlflowException:
+            return None
+
+    def point(self, name: str, alias: str, version: str) -> None:
+        """Move an alias. Whoever calls this has recorded the decision."""
+        self.client().set_registered_model_alias(name, alias, version)
+
+    def note(self, version: Version, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Add figures and tags to the run and the version of a model."""
+        from mlflow.entities import Metric, RunTag
+
+        client = self.client()
+        client.log_batch(
+            version.run_id,
+            metrics=[Metric(k, v, 0, 0) for k, v in metrics.items()],
+            tags=[RunTag(k, v) for k, v in tags.items()],
+        )
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
+
+    def client(self) -> "MlflowClient":
+        """The MLflow client, opened once per process."""
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return _client(self.uri)
+
+    def _ensure(self, name: str) -> str:
+        """The experiment of a model, made on first use with its registered model."""
+        client = self.client()
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            return experiment.experiment_id
+        location = (self.lake.path / "mlflow" / "artifacts" / name).as_uri() if self.uri.startswith("sqlite:") else None
+        client.create_registered_model(name)
+        return client.create_experiment(name, artifact_location=location)
+
+    def _log(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+    ) -> str:
+        from mlflow.entities import Metric, Param
+
+        client = self.client()
+        run = client.create_run(self._ensure(name), run_name=tags["training"], tags=dict(tags))
+        client.log_batch(
+            run.info.run_id,
+            params=[Param(k, json.dumps(v, default=str)[:5000]) for k, v in params.items()],
+            metrics=[Metric(k, v, 0, 0) for k, v in metrics.items()],
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            for file, payload in files.items():
+                Path(folder, file).write_bytes(payload)
+            client.log_artifacts(run.info.run_id, folder, "model")
+        client.set_terminated(run.info.run_id)
+        return run.info.run_id
+
+    def _version(self, found: object) -> Version:
+        from mlflow.artifacts import download_artifacts
+
+        source: str = found.source  # type: ignore[attr-defined]
+        local = source.removeprefix("file://") if source.startswith(("file://", "/")) else download_artifacts(source)
+        return Version(
+            name=found.name,  # type: ignore[attr-defined]
+            version=str(found.version),  # type: ignore[attr-defined]
+            run_id=found.run_id,  # type: ignore[attr-defined]
+            artifact=str(Path(local) / "model.skops"),
+            tags=dict(found.tags),  # type: ignore[attr-defined]
+        )
+
+
+@cache
+def _client(uri: str) -> "MlflowClient":
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)

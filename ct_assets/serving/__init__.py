@@ -1,0 +1,1 @@
+"""The HTTP app that serves champions."""

@@ -1,0 +1,273 @@
+"""Online store: one SQLite row per (view, entity key), which an older value never overwrites.
+
+Feast's own SQLite store keeps a row per feature, lets any write win, and blocks readers while it writes. Here a key's
+features are one blob, so that a read is one lookup; the database is in WAL mode, so that readers see the last
+committed state while a writer works; and a write wins only if its (event time, created time) is not older than what
+is stored, so that re-running an old window changes nothing and a correction of the same event is accepted.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from feast import Entity
+from feast.feature_view import FeatureView
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from pydantic import StrictBool, StrictStr
+from typing_extensions import override
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER_CREATED = -(2**63)
+"""Created time of rows that carry none: older than any."""
+_KEYS_PER_QUERY = 10_000
+"""Below SQLite's limit of 32,766 parameters."""
+_BUSY_SECONDS = 30.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, names TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS entity_rows (
+    view TEXT NOT NULL, version INTEGER NOT NULL, entity_key BLOB NOT NULL,
+    event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, layout INTEGER NOT NULL, features BLOB NOT NULL,
+    PRIMARY KEY (view, version, entity_key)
+) WITHOUT ROWID;
+"""
+_UPSERT = """
+INSERT INTO entity_rows VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET event_us = excluded.event_us, created_us = excluded.created_us,
+                          layout = excluded.layout, features = excluded.features
+WHERE (excluded.event_us, excluded.created_us) >= (entity_rows.event_us, entity_rows.created_us)
+"""
+
+
+class RowSqliteOnlineStoreConfig(FeastConfigBaseModel):
+    """`online_store:` of feature_store.yaml."""
+
+    type: StrictStr = "ct_assets.stores.row_sqlite.RowSqliteOnlineStore"
+    path: StrictStr = "data/online.db"
+    """The database file; relative to the feature repository."""
+    enforce_ttl: StrictBool = False
+    """Answer "not found" for rows older than the view's ttl by the wall clock; off, as serving judges freshness."""
+
+
+class RowSqliteOnlineStore(OnlineStore):
+    """Feast online store on one SQLite file; see the module's docstring for which write wins.
+
+    Safe to share between threads (a connection each) and processes. A row holds all features of its key: writing only
+    some of a view's features replaces the row, and the others are then not found.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._layouts: dict[int, tuple[str, ...]] = {}
+
+    @override
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write rows that are not older than what is stored, in one transaction.
+
+        Args:
+            config: the repository's configuration.
+            table: the feature view.
+            data: (entity key, values by feature, event time, created time or None); naive times are UTC. The same
+                event time with the same or a newer created time replaces the row.
+            progress: called with the number of rows handled.
+
+        Raises:
+            ValueError: a row has no event time.
+        """
+        view, version = _view_key(config, table)
+        layouts: dict[tuple[str, ...], int] = {}
+        rows = []
+        for key, values, event_time, created in data:
+            if event_time is None or event_time is pd.NaT:
+                raise ValueError(f"A row for online view {view!r} has no event time: {str(key).strip()!r}.")
+            names = tuple(values)
+            if names not in layouts:
+                layouts[names] = _layout_id(names)
+            rows.append(
+                (
+                    view,
+                    version,
+                    _key_bytes(config, key),
+                    _micros(event_time),
+                    _NEVER_CREATED if created is None or created is pd.NaT else _micros(created),
+                    layouts[names],
+                    RepeatedValue(val=values.values()).SerializeToString(),
+                )
+            )
+        con = self._connection(config)
+        with _write(con):
+            listed = [(id_, json.dumps(names)) for names, id_ in layouts.items()]
+            con.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", listed)
+            con.executemany(_UPSERT, rows)
+        if progress:
+            progress(len(rows))
+
+    @override
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        """The stored row per key, in the order of `entity_keys`.
+
+        Returns:
+            (event time UTC, values by feature), or (None, None) where nothing is stored. A feature the row was written
+            without, because the view has changed since, is absent.
+        """
+        view, version = _view_key(config, table)
+        keys = [_key_bytes(config, key) for key in entity_keys]
+        oldest = None
+        if config.online_store.enforce_ttl and table.ttl:
+            oldest = _micros(datetime.now(UTC) - table.ttl)
+        con = self._connection(config)
+        found: dict[bytes, tuple[int, int, bytes]] = {}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            part = keys[start : start + _KEYS_PER_QUERY]
+            sql = (
+                "SELECT entity_key, event_us, layout, features FROM entity_rows "
+                f"WHERE view = ? AND version = ? AND entity_key IN ({','.join('?' * len(part))})"
+            )
+            found.update((row[0], row[1:]) for row in con.execute(sql, (view, version, *part)))
+        wanted = None if requested_features is None else frozenset(requested_features)
+        answers: list[tuple[datetime | None, dict[str, Value] | None]] = []
+        for key in keys:
+            row = found.get(key)
+            if row is None or (oldest is not None and row[0] < oldest):
+                answers.append((None, None))
+                continue
+            event_us, layout, features = row
+            named = zip(self._layout(con, layout), RepeatedValue.FromString(features).val, strict=True)
+            values = {name: value for name, value in named if wanted is None or name in wanted}
+            answers.append((_EPOCH + timedelta(microseconds=event_us), values))
+        return answers
+
+    @override
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        """Create the database, and drop the rows of deleted views. A view that changes needs nothing done."""
+        self._delete(config, {table.name for table in tables_to_delete} - {table.name for table in tables_to_keep})
+
+    @override
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
+        """Drop the rows of `tables`; the file stays, as other projects may share it."""
+        self._delete(config, {table.name for table in tables})
+
+    def _delete(self, config: RepoConfig, names: set[str]) -> None:
+        con = self._connection(config)
+        with _write(con):
+            con.executemany("DELETE FROM entity_rows WHERE view = ?", [(f"{config.project}/{name}",) for name in names])
+
+    @override
+    def _is_versioned_read_supported(self) -> bool:
+        """Rows of each version of a view are apart, so `view@v1:feature` works; Feast only knows its own stores."""
+        return True
+
+    def _layout(self, con: sqlite3.Connection, layout: int) -> tuple[str, ...]:
+        if layout not in self._layouts:
+            (names,) = con.execute("SELECT names FROM layouts WHERE id = ?", (layout,)).fetchone()
+            self._layouts[layout] = tuple(json.loads(names))
+        return self._layouts[layout]
+
+    def _connection(self, config: RepoConfig) -> sqlite3.Connection:
+        """This thread's connection; a forked child opens its own, as SQLite's must not cross a fork."""
+        path = Path(config.online_store.path)
+        if config.repo_path is not None and not path.is_absolute():
+            path = Path(config.repo_path) / path
+        if not hasattr(self._local, "connections"):
+            self._local.connections = {}
+        owned: dict[tuple[int, Path], sqlite3.Connection] = self._local.connections
+        owner = (os.getpid(), path)
+        if owner not in owned:
+            # What a fork inherited stays in the dictionary: closing it would drop the parent's locks.
+            owned[owner] = _connect(path)
+        return owned[owner]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    con = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    _use_wal(con)
+    # In WAL mode a power cut may lose the last commits, never consistency; materializing again brings them back.
+    con.execute("PRAGMA synchronous = normal")
+    if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'entity_rows'").fetchone()[0] == 0:
+        con.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+    return con
+
+
+def _use_wal(con: sqlite3.Connection) -> None:
+    """Switch the file to WAL, once in its life; SQLite's busy timeout does not cover this lock, so retry races."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            if con.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                con.execute("PRAGMA journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+@contextmanager
+def _write(con: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that takes the write lock at once: one that upgrades halfway fails instead of waiting its turn."""
+    con.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        con.execute("ROLLBACK")
+        raise
+    con.execute("COMMIT")
+
+
+def _view_key(config: RepoConfig, table: FeatureView) -> tuple[str, int]:
+    """(project/view, version); the version is 0 unless Feast's online versioning is on."""
+    version = None
+    if config.registry.enable_online_feature_view_versioning:
+        version = getattr(table.projection, "version_tag", None)
+        if version is None:
+            version = getattr(table, "current_version_number", None)
+    return f"{config.project}/{table.name}", version or 0
+
+
+def _key_bytes(config: RepoConfig, key: EntityKey) -> bytes:
+    return serialize_entity_key(key, entity_key_serialization_version=config.entity_key_serialization_version)
+
+
+def _layout_id(names: tuple[str, ...]) -> int:
+    """An id that is the same for the same names anywhere, so that a reader's cache is never wrong."""
+    digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _micros(moment: datetime) -> int:
+    span = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds

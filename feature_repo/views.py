@@ -1,0 +1,193 @@
+"""Feature views over the lake.
+
+A source's path is relative to the lake and names a dataset's manifest; the offline store reads the files listed there.
+Every row carries `created`, the moment it was known, and historical retrieval always filters by it.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from feast import FeatureView, Field, FileSource, RequestSource
+from feast.data_format import ParquetFormat
+from feast.entity import Entity
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
+
+from feature_repo.entities import carrier, destination, network, origin, origin_hour, route, tail
+
+OWNER = "data@ct-assets.example"
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def _view(
+    name: str, entity: Entity, ttl: timedelta, features: dict[str, FeastType], description: str, upstream: str
+) -> FeatureView:
+    source = FileSource(
+        name=name,
+        path=f"features/{name}/manifest.json",
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created",
+    )
+    return FeatureView(
+        name=name,
+        entities=[entity],
+        ttl=ttl,
+        source=source,
+        schema=[Field(name=entity.join_key, dtype=String), *(Field(name=n, dtype=t) for n, t in features.items())],
+        description=description,
+        owner=OWNER,
+        tags={"upstream": upstream, "dagster/asset_key": f"features/{name}"},
+    )
+
+
+def _delays(prefix: str, windows: dict[str, tuple[str, ...]]) -> dict[str, FeastType]:
+    """Feature names and types, such as `origin_mean_3h`: statistics of delays in minutes over a window."""
+    return {
+        f"{prefix}_{statistic}_{window}": Int64 if statistic == "count" else Float64
+        for window, statistics in windows.items()
+        for statistic in statistics
+    }
+
+
+route_info = _view(
+    "route_info",
+    route,
+    timedelta(days=30),
+    {"distance": Float64},
+    "Great-circle distance in miles, as published with the schedule",
+    "flights",
+)
+origin_load = _view(
+    "origin_load",
+    origin_hour,
+    timedelta(days=3),
+    {"scheduled_departures": Int64},
+    "Departures scheduled at an airport within a UTC hour",
+    "flights",
+)
+plane = _view(
+    "plane",
+    tail,
+    timedelta(0),
+    {"year_built": Float64, "seats": Float64, "engines": Float64},
+    "The aircraft, from the registry of planes",
+    "planes",
+)
+weather = _view(
+    "weather",
+    origin,
+    timedelta(hours=6),
+    {
+        "temperature": Float64,
+        "dew_point": Float64,
+        "humidity": Float64,
+        "wind_direction": Float64,
+        "wind_speed": Float64,
+        "precipitation": Float64,
+        "pressure": Float64,
+        "visibility": Float64,
+    },
+    "Latest hourly observation at the airport (Fahrenheit, miles per hour, inches, millibars, miles)",
+    "weather",
+)
+origin_delays = _view(
+    "origin_delays",
+    origin,
+    timedelta(days=1),
+    _delays("origin", {"3h": ("mean", "late", "count"), "24h": ("mean", "count")}),
+    "Departure delays at the airport up to its latest departure",
+    "flight_outcomes",
+)
+carrier_delays = _view(
+    "carrier_delays",
+    carrier,
+    timedelta(days=7),
+    _delays("carrier", {"6h": ("mean", "count"), "7d": ("mean", "late")}),
+    "Arrival delays of the airline up to its latest arrival",
+    "flight_outcomes",
+)
+destination_delays = _view(
+    "destination_delays",
+    destination,
+    timedelta(days=1),
+    _delays("dest", {"24h": ("mean", "count")}),
+    "Arrival delays at the destination up to its latest arrival",
+    "flight_outcomes",
+)
+route_delays = _view(
+    "route_delays",
+    route,
+    timedelta(days=7),
+    _delays("route", {"7d": ("mean", "late", "count")}),
+    "Arrival delays on the route up to its latest arrival",
+    "flight_outcomes",
+)
+tail_delays = _view(
+    "tail_delays",
+    tail,
+    timedelta(days=3),
+    _delays("tail", {"3d": ("mean", "last", "count")}),
+    "Arrival delays of the aircraft up to its latest arrival",
+    "flight_outcomes",
+)
+network_delays = _view(
+    "network_delays",
+    network,
+    timedelta(days=1),
+    _delays("network", {"3h": ("mean", "late", "count")}),
+    "Departure delays of the whole network up to the latest departure",
+    "flight_outcomes",
+)
+
+VIEWS = [
+    route_info,
+    origin_load,
+    plane,
+    weather,
+    origin_delays,
+    carrier_delays,
+    destination_delays,
+    route_delays,
+    tail_delays,
+    network_delays,
+]
+
+flight_request = RequestSource(
+    name="flight_request",
+    schema=[Field(name="sched_dep", dtype=UnixTimestamp), Field(name="sched_arr", dtype=UnixTimestamp)],
+)
+
+
+@on_demand_feature_view(
+    sources=[plane, flight_request],
+    schema=[
+        Field(name="departure_minute", dtype=Int64),
+        Field(name="weekday", dtype=Int64),
+        Field(name="scheduled_minutes", dtype=Float64),
+        Field(name="plane_age", dtype=Float64),
+    ],
+    mode="python",
+    description="Clock and calendar in New York, scheduled duration in minutes, age of the plane in years",
+    owner=OWNER,
+)
+def flight_calendar(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Derive what the scheduled times say; lists in, lists out."""
+    departures = [_moment(value) for value in inputs["sched_dep"]]
+    arrivals = [_moment(value) for value in inputs["sched_arr"]]
+    local = [moment.astimezone(NEW_YORK) for moment in departures]
+    return {
+        "departure_minute": [moment.hour * 60 + moment.minute for moment in local],
+        "weekday": [moment.isoweekday() for moment in local],
+        "scheduled_minutes": [(b - a).total_seconds() / 60 for a, b in zip(departures, arrivals, strict=True)],
+        "plane_age": [
+            None if built is None or built != built else moment.year - built
+            for moment, built in zip(local, inputs["year_built"], strict=True)
+        ],
+    }
+
+
+def _moment(value: Any) -> datetime:
+    """Feast hands over a datetime from the offline store and whole seconds from a request."""
+    return value if isinstance(value, datetime) else datetime.fromtimestamp(value, tz=ZoneInfo("UTC"))
