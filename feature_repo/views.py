@@ -4,9 +4,8 @@ A source's path is relative to the lake and names a dataset's manifest; the offl
 Every row carries `created`, the moment it was known, and historical retrieval always filters by it.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from feast import FeatureView, Field, FileSource, RequestSource
 from feast.data_format import ParquetFormat
@@ -17,7 +16,6 @@ from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
 from feature_repo.entities import carrier, destination, network, origin, origin_hour, route, tail
 
 OWNER = "data@ct-assets.example"
-NEW_YORK = ZoneInfo("America/New_York")
 
 
 def _view(
@@ -173,10 +171,20 @@ flight_request = RequestSource(
     owner=OWNER,
 )
 def flight_calendar(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Derive what the scheduled times say; lists in, lists out."""
-    departures = [_moment(value) for value in inputs["sched_dep"]]
-    arrivals = [_moment(value) for value in inputs["sched_arr"]]
-    local = [moment.astimezone(NEW_YORK) for moment in departures]
+    """Derive what the scheduled times say; lists in, lists out.
+
+    Feast stores this function as source and runs it alone, so it imports what it needs. A time is a datetime from the
+    offline store and whole seconds from a request.
+    """
+    from datetime import UTC, datetime
+    from zoneinfo import ZoneInfo
+
+    new_york = ZoneInfo("America/New_York")
+    departures, arrivals = (
+        [value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC) for value in inputs[name]]
+        for name in ("sched_dep", "sched_arr")
+    )
+    local = [moment.astimezone(new_york) for moment in departures]
     return {
         "departure_minute": [moment.hour * 60 + moment.minute for moment in local],
         "weekday": [moment.isoweekday() for moment in local],
@@ -186,8 +194,3 @@ def flight_calendar(inputs: dict[str, Any]) -> dict[str, Any]:
             for moment, built in zip(local, inputs["year_built"], strict=True)
         ],
     }
-
-
-def _moment(value: Any) -> datetime:
-    """Feast hands over a datetime from the offline store and whole seconds from a request."""
-    return value if isinstance(value, datetime) else datetime.fromtimestamp(value, tz=ZoneInfo("UTC"))

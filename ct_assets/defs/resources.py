@@ -4,10 +4,13 @@ import dagster as dg
 
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import RegistryResource
 
 
 @dg.definitions
 def resources() -> dg.Definitions:
     """The lake, the feature store and the model registry under `$CT_HOME`."""
     lake = LakeResource()
-    return dg.Definitions(resources={"lake": lake, "feast": FeastResource(lake=lake)})
+    return dg.Definitions(
+        resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)}
+    )

@@ -15,9 +15,11 @@ class LakeResource(dg.ConfigurableResource):
 
     Attributes:
         home: `$CT_HOME`; empty for the default.
+        report_url: Where the server shows reports.
     """
 
     home: str = ""
+    report_url: str = "http://127.0.0.1:8000"
 
     @property
     def path(self) -> Path:

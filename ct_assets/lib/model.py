@@ -1,0 +1,39 @@
+"""From a `ModelSpec` to all of a model's assets and the sensor that automates them."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ct_assets.core.spec import ModelSpec
+from ct_assets.lib.features import feature_key
+from ct_assets.lib.model_data import build_performance, build_scored
+from ct_assets.lib.monitoring import build_drift_report, build_retrain_decision
+from ct_assets.lib.training import build_training_assets
+
+
+def build_model(spec: ModelSpec, views: Sequence[str]) -> dg.Definitions:
+    """Everything the platform does for one model.
+
+    Args:
+        spec: The model.
+        views: Feature views that its service reads from the lake.
+    """
+    upstream = [dg.AssetKey(spec.events.source), *(feature_key(view) for view in views)]
+    return dg.Definitions(
+        assets=[
+            build_scored(spec, upstream),
+            build_performance(spec),
+            build_drift_report(spec),
+            build_retrain_decision(spec),
+            *build_training_assets(spec),
+        ],
+        sensors=[
+            dg.AutomationConditionSensorDefinition(
+                f"{spec.name}_automation",
+                target=dg.AssetSelection.groups(spec.name),
+                default_status=dg.DefaultSensorStatus.RUNNING,
+                minimum_interval_seconds=10,
+                emit_backfills=False,
+            )
+        ],
+    )

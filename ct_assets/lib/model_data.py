@@ -1,0 +1,205 @@
+"""Daily assets of a model: its events scored by the champion, and how they turned out."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.spec import ModelSpec
+from ct_assets.core.training import PREDICTION, predict
+from ct_assets.lake.examples import (
+    DAY,
+    label_lookback_days,
+    matured_before,
+    partition_of,
+    read_events,
+    read_labels,
+    with_features,
+)
+from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.releases import Releases
+from ct_assets.lib.conditions import on_accepted_data
+from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
+from ct_assets.lib.sources import arrow_schema
+from ct_assets.resources.feast import FeastResource
+from ct_assets.resources.lake import LakeResource
+
+
+def model_key(spec: ModelSpec, asset: str) -> dg.AssetKey:
+    """Key of one of a model's assets."""
+    return dg.AssetKey([spec.name, asset])
+
+
+def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
+    """What all assets of a model share."""
+    return {
+        "name": asset,
+        "key_prefix": spec.name,
+        "group_name": spec.name,
+        "owners": [spec.owner],
+        "kinds": kinds,
+        "tags": {"tier": spec.tier},
+    }
+
+
+def releases_of(lake: LakeResource, spec: ModelSpec) -> Releases:
+    """The releases of a model under the resource's home."""
+    return Releases(lake.path, spec.name, lake.ledger())
+
+
+def build_scored(spec: ModelSpec, upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
+    """`scored`: the day's events with their features and the champion's predictions."""
+
+    @dg.asset(
+        **common(spec, "scored", {"feast", "scikitlearn"}),
+        deps=upstream,
+        description="Events whose prediction was due that day, with features as known then and the champion's score.",
+        partitions_def=ARRIVAL_DAYS,
+        automation_condition=on_accepted_data(),
+    )
+    def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
+        table, version = score_day(lake.lake(), feast.store(), releases_of(lake, spec), spec, context.partition_key)
+        lake.lake().dataset(f"{spec.name}/scored", "event_timestamp").write(context.partition_key, table)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": table.num_rows,
+                "dagster/column_schema": arrow_schema(table.schema),
+                "champion": version or "none yet",
+            }
+        )
+
+    return scored
+
+
+def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str) -> tuple[pa.Table, str | None]:
+    """Score the events of one day with the release that was champion when the day began.
+
+    Returns:
+        The rows, and the champion's version; without a champion the predictions are missing.
+    """
+    start, end = pd.Timestamp(partition, tz="UTC"), end_of(partition)
+    events = with_features(store, spec, read_events(lake, spec, start, end))
+    champion = releases.champion_at(start)
+    keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
+    frame = pd.concat([keys, model_inputs(spec, events)], axis=1)
+    if champion is None:
+        frame[PREDICTION] = pd.Series(dtype="float64")
+    else:
+        frame[PREDICTION] = predict(spec, releases.load(champion, spec), frame)
+    frame["model_version"] = pd.Series([champion.version if champion else None] * len(frame), dtype="object")
+    schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    schema = schema.set(schema.get_field_index("model_version"), pa.field("model_version", pa.string()))
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None
+
+
+def build_performance(spec: ModelSpec) -> dg.AssetsDefinition:
+    """`performance`: predictions joined with the labels that arrived that day, and the champion's figures."""
+    metric = spec.policy.performance_metric
+
+    @dg.asset(
+        **common(spec, "performance", {"duckdb"}),
+        deps=[model_key(spec, "scored"), spec.label.source],
+        description="Predictions joined with the labels that became known that day; figures over matured cohorts.",
+        partitions_def=ARRIVAL_DAYS,
+        automation_condition=on_accepted_data(),
+        check_specs=[
+            dg.AssetCheckSpec(
+                "performance_holds",
+                asset=model_key(spec, "performance"),
+                description=f"The champion's {metric} is not below its evaluation by more than the policy allows.",
+            )
+        ],
+    )
+    def performance(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        partition = context.partition_key
+        table = join_outcomes(lake.lake(), spec, partition)
+        lake.lake().dataset(f"{spec.name}/performance").write(partition, table)
+        report = performance_report(lake.lake(), releases_of(lake, spec), spec, partition)
+        save_report(lake.lake(), spec, "performance", partition, report)
+        now, reference, drop = report["now"], report["reference"], spec.policy.performance_drop
+        fallen = None not in (now, reference, drop) and reference - now >= drop
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": table.num_rows, **{k: v for k, v in report.items() if v is not None}},
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="performance_holds",
+                    passed=not fallen,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata={k: v for k, v in report.items() if v is not None},
+                )
+            ],
+        )
+
+    return performance
+
+
+def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> pa.Table:
+    """Labels that arrived on one day, each with what was predicted; O(arrived rows)."""
+    labels = read_labels(lake, spec, end_of(partition), partition)
+    id_column = spec.events.id_column
+    window = Window(day_before(partition, label_lookback_days(spec)), partition)
+    columns = ", ".join([id_column, "event_timestamp", PREDICTION, "model_version", *spec.slices])
+    scored = lake.query(
+        f'SELECT {columns} FROM "{spec.name}/scored"', {f"{spec.name}/scored": window}, end_of(partition)
+    ).to_pandas()
+    joined = labels.merge(scored, on=id_column).sort_values(["event_timestamp", id_column], ignore_index=True)
+    table = pa.Table.from_pandas(joined, preserve_index=False)
+    # A day without a champion has no version to tell the type of the column from.
+    return table.set_column(
+        table.schema.get_field_index("model_version"), "model_version", table["model_version"].cast(pa.string())
+    )
+
+
+def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> dict[str, Any]:
+    """The champion's metric over the newest matured cohorts, next to what its verdict promised.
+
+    Only events old enough to have their label count: fast labels alone would paint a rosy picture.
+    """
+    from ct_assets.core.metrics import metrics_for
+
+    as_of, policy = end_of(partition), spec.policy
+    labels_known = sum(f.rows for f in lake.dataset(f"{spec.name}/performance").files(last=partition))
+    champion = releases.champion_at(as_of - pd.Timedelta(1, "us"))
+    empty = {"labels_known": labels_known, "now": None, "reference": None, "rows": 0, "label_rate": None}
+    if champion is None:
+        return empty
+    end = matured_before(spec, as_of)
+    start = end - policy.performance_window_days * DAY
+    sql = f"""
+SELECT label, {PREDICTION}, event_timestamp FROM "{spec.name}/performance"
+WHERE event_timestamp >= $start AND event_timestamp < $end AND model_version = $version ORDER BY event_timestamp
+"""
+    rows = lake.query(
+        sql,
+        {f"{spec.name}/performance": Window(partition_of(start), partition)},
+        as_of,
+        {"start": start, "end": end, "version": champion.version},
+    ).to_pandas()
+    reference = releases.verdict(champion.version).metrics["challenger"].get(policy.performance_metric)
+    now = metrics_for(spec.task).one[policy.performance_metric](rows["label"], rows[PREDICTION]) if len(rows) else None
+    return empty | {
+        "now": now if now == now else None,
+        "reference": reference,
+        "rows": len(rows),
+        "label_rate": float(rows["label"].mean()) if len(rows) else None,
+        "champion": champion.version,
+    }
+
+
+def save_report(lake: Lake, spec: ModelSpec, kind: str, partition: str, report: dict[str, Any]) -> None:
+    """Keep a day's report next to the lake."""
+    write_atomically(_report_path(lake, spec, kind, partition), json.dumps(report, indent=1).encode())
+
+
+def read_report(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> dict[str, Any]:
+    """Read a day's report; empty when there is none."""
+    path = _report_path(lake, spec, kind, partition)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _report_path(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> Any:
+    return lake.home / "monitoring" / spec.name / kind / f"{partition}.json"

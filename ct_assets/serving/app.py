@@ -1,0 +1,187 @@
+"""The HTTP app: predictions from the champion release, on features from Feast's online store."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ct_assets.core.spec import ModelSpec
+from ct_assets.serving.champion import Champions
+from ct_assets.serving.features import OnDemandError
+from ct_assets.serving.live import Live
+from ct_assets.serving.metrics import Metrics
+from ct_assets.serving.schemas import (
+    InstanceError,
+    ModelStatus,
+    Prediction,
+    PredictRequest,
+    PredictResponse,
+    RefusedRelease,
+    ServedBy,
+    ServedRelease,
+    parse_instances,
+    parse_moment,
+)
+
+_PREFIX, _VERB = "/v1/models/", ":predict"
+
+
+def create_app(specs: Mapping[str, ModelSpec], home: Path, poll_seconds: float = 1.0) -> FastAPI:
+    """Build the server.
+
+    Args:
+        specs: The models to serve, by name.
+        home: `$CT_HOME`: releases, verdicts, ledger, the online store, and MLflow unless its URI is set.
+        poll_seconds: How often the registry's alias is looked at.
+    """
+    metrics = Metrics()
+    champions = Champions(specs, home, poll_seconds, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        champions.start()
+        yield
+        champions.stop()
+
+    app = FastAPI(title="ct_assets", lifespan=lifespan)
+    app.add_middleware(_Measured, metrics=metrics, models=frozenset(specs))
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    _add_model_routes(app, champions, metrics)
+    _add_operations(app, champions, metrics)
+    app.mount("/reports", _Reports(directory=home / "reports", html=True, check_dir=False), name="reports")
+    return app
+
+
+def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> None:
+    @app.post(f"{_PREFIX}{{name}}{_VERB}")
+    def predict(name: str, body: PredictRequest) -> PredictResponse:
+        """Score up to 1000 instances with the champion."""
+        _known(champions, name)
+        # The one look at what serves: a swap during this request does not concern it.
+        live = champions.live(name)
+        if live is None:
+            raise HTTPException(503, f"{name} cannot predict: {champions.waiting_for(name)}")
+        try:
+            given = parse_instances(live.spec, live.features.key_types, body.instances)
+            at = datetime.now(UTC) if body.at is None else parse_moment(body.at, "at")
+            scores, features = live.predict(given, at)
+        except (InstanceError, OnDemandError) as error:
+            raise HTTPException(422, f"{name}: {error}") from error
+        metrics.predictions.labels(name).inc(len(scores))
+        for (view, reason), rows in features.absent.items():
+            metrics.absent.labels(name, view, reason).inc(rows)
+        return PredictResponse(
+            model=name,
+            version=live.release.version,
+            release=ServedBy(artifact_digest=live.release.artifact_digest, verdict=live.release.verdict),
+            predictions=[
+                Prediction(score=score, features_at=times) for score, times in zip(scores, features.times, strict=True)
+            ],
+        )
+
+    @app.get(f"{_PREFIX}{{name}}")
+    def status(name: str) -> ModelStatus:
+        """What serves a model, and what was refused last."""
+        _known(champions, name)
+        live, refusal = champions.live(name), champions.refusal(name)
+        return ModelStatus(
+            model=name,
+            release=_served(live) if live else None,
+            waiting_for=champions.waiting_for(name),
+            last_refusal=RefusedRelease(version=refusal.version, reason=refusal.reason, at=refusal.at)
+            if refusal
+            else None,
+        )
+
+
+def _add_operations(app: FastAPI, champions: Champions, metrics: Metrics) -> None:
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz() -> JSONResponse:
+        """Every model has a champion loaded; if not, what the others wait for."""
+        waiting = {name: champions.waiting_for(name) for name in champions.specs if champions.live(name) is None}
+        return JSONResponse({"ready": not waiting, "waiting": waiting}, 503 if waiting else 200)
+
+    @app.get("/metrics")
+    def exposition() -> Response:
+        """Metrics for Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _known(champions: Champions, name: str) -> None:
+    if name not in champions.specs:
+        served = ", ".join(sorted(champions.specs)) or "none"
+        raise HTTPException(404, f"no model {name!r} here; models: {served}")
+
+
+def _served(live: Live) -> ServedRelease:
+    release = live.release
+    return ServedRelease(
+        version=release.version,
+        artifact_digest=release.artifact_digest,
+        verdict=release.verdict,
+        training_set=release.training_set,
+        feature_service=release.feature_service,
+        feature_versions=release.feature_versions,
+        as_of=release.as_of,
+        loaded_at=live.loaded_at,
+    )
+
+
+def _unreadable(_: Request, error: Exception) -> JSONResponse:
+    """One sentence instead of FastAPI's list, as every other error of this API has."""
+    assert isinstance(error, RequestValidationError)
+    problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]]
+    expected = 'expected a JSON body {"instances": [{...}, ...]}, with "at" if wanted'
+    return JSONResponse({"detail": f"{'; '.join(problems)}; {expected}"}, 422)
+
+
+class _Reports(StaticFiles):
+    """Static files from a folder that may appear later."""
+
+    async def check_config(self) -> None:
+        """Accept that the folder is not there; its files are then not found."""
+
+
+class _Measured:
+    """Counts and times prediction requests, from the first byte read to the last one sent."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, models: frozenset[str]) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        if scope["type"] != "http" or not (path.startswith(_PREFIX) and path.endswith(_VERB)):
+            await self.app(scope, receive, send)
+            return
+        name = path.removeprefix(_PREFIX).removesuffix(_VERB)
+        seen: dict[str, Any] = {"status": 500}
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seen["status"] = message["status"]
+            await send(message)
+
+        started = time.perf_counter()
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            # Any other name would let a caller make labels without end.
+            labels = (name if name in self.models else "(unknown)", str(seen["status"]))
+            self.metrics.requests.labels(*labels).inc()
+            self.metrics.latency.labels(*labels).observe(time.perf_counter() - started)

@@ -1,0 +1,171 @@
+"""The holder of the live models: follows the registry's alias, and swaps a release in only when it may serve."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.releases import Releases
+from ct_assets.resources.feast import feature_store
+from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import CHAMPION, RegistryResource, Version
+from ct_assets.serving.live import Live, load_release
+from ct_assets.serving.metrics import Metrics
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+log = structlog.get_logger(__name__)
+
+#: A refused release is tried again after this, then after twice as long each time, up to the longest pause.
+FIRST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A release that the alias named and that was not loaded.
+
+    Attributes:
+        version: Its version.
+        reason: Why, in words.
+        at: When, UTC.
+        files: State of its files then; another state is worth another attempt at once.
+        pause: Seconds until the next attempt.
+        retry_at: When that is, on the monotonic clock.
+    """
+
+    version: str
+    reason: str
+    at: datetime
+    files: tuple[object, ...]
+    pause: float
+    retry_at: float
+
+
+@dataclass
+class _Slot:
+    """State of one model. Requests read `live` once each; only the polling thread writes."""
+
+    live: Live | None = None
+    waiting_for: str | None = "the server is starting: the model registry and the feature store are being opened"
+    refusal: Refusal | None = None
+
+
+class Champions:
+    """Keeps the champion of every model in memory, and current.
+
+    A request reads one reference and never waits for a load: the alias is polled and releases are loaded by a thread
+    of this object. What is refused changes nothing but the status.
+
+    Args:
+        specs: The models by name.
+        home: `$CT_HOME`.
+        poll_seconds: Pause between looks at the alias.
+        metrics: Counts swaps and refusals.
+    """
+
+    def __init__(self, specs: Mapping[str, ModelSpec], home: Path, poll_seconds: float, metrics: Metrics) -> None:
+        self.specs = dict(specs)
+        self.home = home
+        self.poll_seconds = poll_seconds
+        self.metrics = metrics
+        lake = LakeResource(home=str(home))
+        self._registry = RegistryResource(lake=lake)
+        self._releases = {name: Releases(home, name, lake.ledger()) for name in self.specs}
+        self._slots = {name: _Slot() for name in self.specs}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the alias; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following, and wait for a load under way."""
+        self._stop.set()
+        self._thread.join()
+
+    def live(self, name: str) -> Live | None:
+        """What serves a model; None when nothing does yet."""
+        return self._slots[name].live
+
+    def waiting_for(self, name: str) -> str | None:
+        """Why nothing serves a model; None when something does."""
+        slot = self._slots[name]
+        return None if slot.live else slot.waiting_for
+
+    def refusal(self, name: str) -> Refusal | None:
+        """The last release of a model that was refused."""
+        return self._slots[name].refusal
+
+    def _follow(self) -> None:
+        store: FeatureStore | None = None
+        while not self._stop.is_set():
+            try:
+                store = store or feature_store(self.home)
+                for name in self.specs:
+                    self._poll(store, name)
+            except Exception as error:
+                # Whatever is down, what serves goes on serving, and the next look may find it up again.
+                log.warning("champions_not_polled", error=f"{type(error).__name__}: {error}", exc_info=True)
+                for slot in self._slots.values():
+                    slot.waiting_for = f"the model registry or the feature store cannot be opened ({error})"
+            self._stop.wait(self.poll_seconds)
+
+    def _poll(self, store: "FeatureStore", name: str) -> None:
+        slot = self._slots[name]
+        version = self._registry.get(name, CHAMPION)
+        if version is None:
+            slot.waiting_for = f"model {name} has no champion yet: no version in the registry has alias {CHAMPION!r}"
+            return
+        serving = slot.live.release if slot.live else None
+        if serving is not None and serving.version == version.version:
+            return
+        files = self._files(version)
+        if not _is_due(slot.refusal, version.version, files):
+            return
+        try:
+            live = load_release(store, self._releases[name], self.specs[name], version.version)
+        except Exception as error:
+            self._refuse(slot, version, files, error)
+            return
+        slot.live = live
+        self.metrics.served(serving, live.release)
+        log.info("champion_loaded", model=name, version=version.version, replaced=serving.version if serving else None)
+
+    def _refuse(self, slot: _Slot, version: Version, files: tuple[object, ...], error: Exception) -> None:
+        before = slot.refusal
+        again = before is not None and (before.version, before.files) == (version.version, files)
+        pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if again and before else FIRST_PAUSE_SECONDS
+        slot.refusal = Refusal(version.version, str(error), datetime.now(UTC), files, pause, time.monotonic() + pause)
+        slot.waiting_for = f"version {version.version} was refused: {error}"
+        self.metrics.refusals.labels(version.name).inc()
+        serving = slot.live.release.version if slot.live else None
+        log.error("champion_refused", model=version.name, version=version.version, reason=str(error), serving=serving)
+
+    def _files(self, version: Version) -> tuple[object, ...]:
+        """What a release's files look like from outside: cheap, and different once one was replaced or mended."""
+        paths = [self.home / kind / version.name / f"{version.version}.json" for kind in ("releases", "verdicts")]
+        return tuple(_state(path) for path in (*paths, Path(version.artifact)))
+
+
+def _is_due(refusal: Refusal | None, version: str, files: tuple[object, ...]) -> bool:
+    """Whether a version is worth an attempt: not refused before, its files changed, or the pause is over."""
+    if refusal is None or (refusal.version, refusal.files) != (version, files):
+        return True
+    return time.monotonic() >= refusal.retry_at
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

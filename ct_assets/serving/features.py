@@ -1,0 +1,191 @@
+"""Online features of one model: its own columns, each no older than its view allows.
+
+Feast does not enforce a view's ttl online, and it would compute on-demand features from expired values, which
+training never saw. So the stored features are read first, the expired ones are dropped, and then the on-demand views
+are applied, as it happens offline.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ct_assets.core.spec import ModelSpec
+from ct_assets.serving.schemas import Columns
+
+if TYPE_CHECKING:
+    from feast import FeatureStore, FeatureView, OnDemandFeatureView
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class OnDemandError(ValueError):
+    """Request values that an on-demand view cannot be computed from."""
+
+
+@dataclass
+class Features:
+    """Features of some instances.
+
+    Attributes:
+        columns: Every column the model reads, and every one that was given.
+        times: For each instance the event time of each view's row, ISO 8601 in UTC; None where missing or expired.
+        absent: How often a view gave nothing, by view and reason (`missing` or `expired`).
+    """
+
+    columns: Columns
+    times: list[dict[str, str | None]]
+    absent: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+class FeatureReader:
+    """Reads what a model needs through Feast.
+
+    Args:
+        store: The feature store; shared by all readers of the process.
+        spec: The model.
+
+    Raises:
+        ValueError: The model reads something that its service, entities and request do not have.
+    """
+
+    def __init__(self, store: "FeatureStore", spec: ModelSpec) -> None:
+        self.store = store
+        self._given = {*spec.entities, *spec.request}
+        self.columns = [column for column in spec.columns if column not in self._given]
+        owners = _owners(store, spec, self.columns)
+        on_demand = {view.name: view for view in store.list_on_demand_feature_views()}
+        self.on_demand = [on_demand[name] for name in dict.fromkeys(owners.values()) if name in on_demand]
+        stored = [(view, column) for column, view in owners.items() if view not in on_demand]
+        for view in self.on_demand:
+            stored += _sources(view, spec)
+        self.refs = list(dict.fromkeys(stored))
+        self.views = {name: store.get_feature_view(name) for name in dict.fromkeys(view for view, _ in self.refs)}
+        self._names = {column: f"{view}__{column}" for column, view in owners.items() if view not in on_demand}
+        self.key_types = _key_types(store, spec)
+        _need_keys(self.views.values(), spec)
+
+    def read(self, given: Columns, at: datetime) -> Features:
+        """Read the features of some instances.
+
+        Args:
+            given: Entity keys and request values.
+            at: Moment that freshness is judged against, with a time zone. A row that is newer than this counts as
+                fresh: the online store only has the newest.
+
+        Raises:
+            OnDemandError: An on-demand view failed on these values.
+        """
+        rows = len(next(iter(given.values())))
+        features = Features(dict(given), [{} for _ in range(rows)])
+        values = self._stored(given, at, features, rows)
+        features.columns.update((column, values[name]) for column, name in self._names.items())
+        for view in self.on_demand:
+            features.columns.update(self._computed(view, given, values))
+        return features
+
+    def _stored(self, given: Columns, at: datetime, features: Features, rows: int) -> Columns:
+        """Values of the stored features by `<view>__<feature>`, without the expired ones."""
+        if not self.refs:
+            return {}
+        keys = dict.fromkeys(key for view in self.views.values() for key in view.join_keys)
+        response = self.store.get_online_features(
+            [f"{view}:{feature}" for view, feature in self.refs],
+            entity_rows={key: self._known(key, given[key]) for key in keys},
+            full_feature_names=True,
+        )
+        values = response.to_dict()
+        moments = {
+            name: [stamp.seconds * 1_000_000 + stamp.nanos // 1000 for stamp in vector.event_timestamps]
+            for name, vector in zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True)
+        }
+        for name, view in self.views.items():
+            columns = [f"{name}__{feature}" for owner, feature in self.refs if owner == name]
+            for row in range(rows):
+                moment = None
+                if all(given[key][row] is not None for key in view.join_keys):
+                    # A row without one of the features (the view has grown since) has no time for it.
+                    moment = max(moments[column][row] for column in columns) or None
+                reason = _absent(moment, at, view.ttl)
+                features.times[row][name] = None if reason else _iso(moment)
+                if reason:
+                    features.absent[name, reason] += 1
+                    for column in columns:
+                        values[column][row] = None
+        return values
+
+    def _known(self, key: str, values: list[Any]) -> list[Any]:
+        """Feast refuses a null key; any other will do, as what is found for it is not used."""
+        return [self.key_types[key]() if value is None else value for value in values]
+
+    def _computed(self, view: "OnDemandFeatureView", given: Columns, values: Columns) -> Columns:
+        sources = {
+            f"{projection.name}__{feature.name}"
+            for projection in view.source_feature_view_projections.values()
+            for feature in projection.features
+        }
+        try:
+            found = view.transform_dict({**given, **{name: values[name] for name in sources}})
+        except Exception as error:
+            raise OnDemandError(
+                f"on-demand view {view.name} cannot be computed from these values ({type(error).__name__}: {error}); "
+                f"check the request values {', '.join(sorted(self._given & _requested(view)))}"
+            ) from error
+        wanted = {feature.name for feature in view.features}
+        return {column: list(found[column]) for column in self.columns if column in wanted}
+
+
+def _absent(moment: int | None, at: datetime, ttl: timedelta | None) -> str | None:
+    """Why a row's values must not be used; None when they may. A ttl of zero means that they never expire."""
+    if moment is None:
+        return "missing"
+    return "expired" if ttl and at - (_EPOCH + timedelta(microseconds=moment)) > ttl else None
+
+
+def _iso(moment: int | None) -> str | None:
+    return None if moment is None else (_EPOCH + timedelta(microseconds=moment)).isoformat()
+
+
+def _owners(store: "FeatureStore", spec: ModelSpec, columns: list[str]) -> dict[str, str]:
+    """Which view of the service each column comes from, in the model's order."""
+    views: dict[str, list[str]] = {}
+    for projection in store.get_feature_service(spec.feature_service).feature_view_projections:
+        for feature in projection.features:
+            views.setdefault(feature.name, []).append(projection.name)
+    for column in columns:
+        found = views.get(column, [])
+        if len(found) != 1:
+            where = f"in views {' and '.join(found)}" if found else "in no view"
+            raise ValueError(
+                f"model {spec.name} reads {column!r}, which feature service {spec.feature_service} has {where}; "
+                "expected exactly one view, an entity or a request value"
+            )
+    return {column: views[column][0] for column in columns}
+
+
+def _requested(view: "OnDemandFeatureView") -> set[str]:
+    return {f.name for source in view.source_request_sources.values() for f in source.schema}
+
+
+def _sources(view: "OnDemandFeatureView", spec: ModelSpec) -> list[tuple[str, str]]:
+    """The stored features that an on-demand view is computed from."""
+    lacking = _requested(view) - set(spec.request) - set(spec.entities)
+    if lacking:
+        raise ValueError(
+            f"on-demand view {view.name} needs {', '.join(sorted(lacking))}; add them to `request` of model {spec.name}"
+        )
+    projections = view.source_feature_view_projections.values()
+    return [(projection.name, feature.name) for projection in projections for feature in projection.features]
+
+
+def _key_types(store: "FeatureStore", spec: ModelSpec) -> dict[str, type[str] | type[int]]:
+    types = {entity.join_key: entity.value_type.name for entity in store.list_entities()}
+    return {key: int if types.get(key) in ("INT32", "INT64") else str for key in spec.entities}
+
+
+def _need_keys(views: Iterable["FeatureView"], spec: ModelSpec) -> None:
+    for view in views:
+        for key in view.join_keys:
+            if key not in spec.entities:
+                raise ValueError(f"view {view.name} is keyed by {key!r}; add it to `entities` of model {spec.name}")

@@ -1,0 +1,132 @@
+"""A release in memory, ready to answer."""
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import ThreadpoolController
+
+from ct_assets.core.artifact import ArtifactError
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.releases import Release, Releases
+from ct_assets.resources.feast import service_versions
+from ct_assets.serving.features import FeatureReader, Features
+from ct_assets.serving.schemas import Columns
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+_limits = threading.local()
+
+
+@dataclass(frozen=True)
+class Live:
+    """A release that may serve, with all it needs. It never changes, so a request can finish on it after a swap.
+
+    Attributes:
+        spec: The model.
+        release: What serves.
+        model: The fitted estimator.
+        features: Reads its features.
+        libraries: The thread pools of the libraries that it computes with.
+        loaded_at: Wall clock of its loading, UTC.
+    """
+
+    spec: ModelSpec
+    release: Release
+    model: Any
+    features: FeatureReader
+    libraries: ThreadpoolController
+    loaded_at: datetime
+
+    def predict(self, given: Columns, at: datetime) -> tuple[list[float], Features]:
+        """Score some instances.
+
+        Args:
+            given: Entity keys and request values, one list a column.
+            at: Moment that freshness is judged against.
+
+        Returns:
+            The probability of the positive class for each instance, and the features behind it.
+
+        Raises:
+            OnDemandError: An on-demand view failed on the request values.
+        """
+        self._limit_threads()
+        features = self.features.read(given, at)
+        inputs = model_inputs(self.spec, self._frame(features.columns))
+        return self.model.predict_proba(inputs)[:, 1].tolist(), features
+
+    def _frame(self, columns: Columns) -> pd.DataFrame:
+        moments = [name for name, kind in self.spec.request.items() if kind == "timestamp" and name in self.spec.inputs]
+        frame = pd.DataFrame({name: columns[name] for name in self.spec.columns}, copy=False)
+        return frame.astype(dict.fromkeys(moments, "datetime64[us, UTC]")) if moments else frame
+
+    def _limit_threads(self) -> None:
+        """Hold this thread to the spec's share of cores, once: OpenMP keeps the limit by thread.
+
+        `threadpool_limits` would look for the loaded libraries on every call, which takes longer than a prediction.
+        """
+        if getattr(_limits, "libraries", None) is not self.libraries:
+            self.libraries.limit(limits=self.spec.threads)
+            _limits.libraries = self.libraries
+
+
+def load_release(store: "FeatureStore", releases: Releases, spec: ModelSpec, version: str) -> Live:
+    """Load a release after checking everything that lets it serve, and try it once.
+
+    Raises:
+        ArtifactError: It may not serve: another verdict, artifact or feature definition than the gate judged, or it
+            cannot predict.
+        FileNotFoundError: The version never became a release, or its verdict or artifact is gone.
+        VerdictError: Its verdict was changed.
+    """
+    release = releases.get(version)
+    if (release.model, release.version) != (spec.name, version):
+        raise ArtifactError(
+            f"release file {version} of {spec.name} is about version {release.version} of {release.model}; expected "
+            "the version that it is named after: restore it, or roll back to another release"
+        )
+    if release.feature_service != spec.feature_service:
+        raise ArtifactError(
+            f"version {version} of {spec.name} was trained on {release.feature_service}, its spec now says "
+            f"{spec.feature_service}; train it again, or deploy the spec it was trained with"
+        )
+    _same_features(release, service_versions(store, release.feature_service))
+    model = releases.load(release, spec)
+    live = Live(spec, release, model, FeatureReader(store, spec), ThreadpoolController(), datetime.now(UTC))
+    _try(live)
+    return live
+
+
+def _same_features(release: Release, now: dict[str, str]) -> None:
+    before = release.feature_versions
+    changed = sorted(view for view in before.keys() | now.keys() if before.get(view) != now.get(view))
+    if changed:
+        raise ArtifactError(
+            f"views {', '.join(changed)} of {release.feature_service} are not those that version {release.version} of "
+            f"{release.model} was trained on; train it again, or restore their definitions"
+        )
+
+
+def _try(live: Live) -> None:
+    """Predict for an instance of which nothing is known: it must work, and it warms every cache on the way."""
+    now = datetime.now(UTC)
+    given: Columns = {key: [None] for key in live.spec.entities}
+    given |= {key: [now if kind == "timestamp" else None] for key, kind in live.spec.request.items()}
+    try:
+        score = live.predict(given, now)[0][0]
+    except Exception as error:
+        raise ArtifactError(
+            f"version {live.release.version} of {live.spec.name} cannot predict for an instance without known features "
+            f"({type(error).__name__}: {error}); expected a score: mend the estimator or the features and train again"
+        ) from error
+    if not (np.isfinite(score) and 0 <= score <= 1):
+        raise ArtifactError(
+            f"version {live.release.version} of {live.spec.name} predicts {score}; expected a probability: train it "
+            "again"
+        )

@@ -1,0 +1,243 @@
+"""A small world for the server: the real feature repository with a few online rows, and models that passed the gate."""
+
+import dataclasses
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import uvicorn
+from feast import FeatureService, FeatureStore, Field, RequestSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64, Int64, UnixTimestamp
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+from ct_assets.core.artifact import load_model
+from ct_assets.core.gate import GatePolicy, TestData, Verdict, validate_new_model
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
+from ct_assets.core.training import Trained, train
+from ct_assets.lake.releases import Release, Releases
+from ct_assets.resources.feast import feature_store, service_versions
+from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import CHAMPION, RegistryResource
+from ct_assets.serving.app import create_app
+from feature_repo.views import network_delays, plane, weather
+
+AT = datetime(2013, 3, 1, 12, tzinfo=UTC)
+SERVICE = "serving_test_v1"
+TAILS = [f"N{i}" for i in range(20)]
+ORIGINS = ["EWR", "JFK", "LGA"]
+
+_clock_request = RequestSource(name="clock_request", schema=[Field(name="sched_dep", dtype=UnixTimestamp)])
+
+
+@on_demand_feature_view(
+    sources=[weather, _clock_request],
+    schema=[Field(name="departure_hour", dtype=Int64), Field(name="celsius", dtype=Float64)],
+    mode="python",
+)
+def serving_test_clock(inputs):
+    return {
+        "departure_hour": [moment.hour for moment in inputs["sched_dep"]],
+        "celsius": [None if f is None else (f - 32) * 5 / 9 for f in inputs["temperature"]],
+    }
+
+
+def classifier(max_iter: int) -> Pipeline:
+    encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    columns = make_column_transformer((encode, ["carrier"]), remainder="passthrough")
+    return make_pipeline(columns, HistGradientBoostingClassifier(max_iter=max_iter, random_state=0))
+
+
+def spec_named(name: str, **changes) -> ModelSpec:
+    content = {
+        "name": name,
+        "owner": "team:test",
+        "description": "A model of the tests",
+        "events": EventSpec(source="flights", sql="SELECT 1", id_column="flight_id"),
+        "label": LabelSpec(source="flight_outcomes", sql="SELECT 1", delay=timedelta(days=1)),
+        "entities": ("carrier", "network", "origin", "tailnum"),
+        "feature_service": SERVICE,
+        "inputs": {
+            "departure_hour": "numeric",
+            "carrier": "categorical",
+            "seats": "numeric",
+            "network_mean_3h": "numeric",
+            "celsius": "numeric",
+            "humidity": "numeric",
+            "year_built": "numeric",
+            "fare": "numeric",
+        },
+        "request": {"sched_dep": "timestamp", "fare": "number"},
+        "estimator": EstimatorSpec(path="world.classifier", params={"max_iter": 5}),
+        "trusted_types": (
+            "sklearn.compose._column_transformer._RemainderColsList",
+            "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        ),
+        "policy": RetrainPolicy(),
+        "gate": GatePolicy(min_rows=100),
+    }
+    return ModelSpec(**content | changes)
+
+
+def examples(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "departure_hour": rng.integers(0, 24, rows),
+            "carrier": rng.choice(["AA", "UA", "DL"], rows),
+            "seats": rng.choice([50.0, 150.0, np.nan], rows),
+            "network_mean_3h": rng.normal(10, 5, rows),
+            "celsius": rng.normal(10, 10, rows),
+            "humidity": rng.choice([40.0, 60.0, np.nan], rows),
+            "year_built": rng.integers(1980, 2013, rows).astype(float),
+            "fare": rng.uniform(50, 500, rows),
+        }
+    )
+    return frame.assign(
+        label=(frame["celsius"] + frame["network_mean_3h"] + rng.normal(0, 5, rows) > 20).astype("int8")
+    )
+
+
+class World:
+    """One home with a registry, a feature store and whatever the tests promote there."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.lake = LakeResource(home=str(home))
+        self.ledger = self.lake.ledger()
+        self.registry = RegistryResource(lake=self.lake)
+        self.train_set, self.holdout = examples(3000, 1), examples(1000, 2)
+        self._trained: dict[int, Trained] = {}
+        self.apply_service(SERVICE)
+        self.write("network_delays", {"network": ["all"]}, network_mean_3h=[9.5], network_late_3h=[0.2])
+        self.write("plane", {"tailnum": TAILS}, year_built=[1990.0 + i for i in range(20)], seats=[50.0, 150.0] * 10)
+        self.write("weather", {"origin": ORIGINS}, temperature=[30.0, 50.0, 70.0], humidity=[40.0, 55.0, 60.0])
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        return feature_store(self.home)
+
+    def apply_service(self, name: str, without: tuple[str, ...] = ()) -> None:
+        views = [plane[[f.name for f in plane.features if f.name not in without]], network_delays, weather]
+        self.store.apply([serving_test_clock, FeatureService(name=name, features=[*views, serving_test_clock])])
+
+    def write(self, view: str, keys: dict[str, list], at: datetime = AT, **features: list) -> None:
+        frame = pd.DataFrame({**keys, **features, "event_timestamp": pd.Timestamp(at), "created": pd.Timestamp(at)})
+        known = {f.name for f in self.store.get_feature_view(view).features}
+        for absent in known - set(frame.columns):
+            frame[absent] = None
+        self.store.write_to_online_store(view, frame)
+
+    def releases(self, name: str) -> Releases:
+        return Releases(self.home, name, self.ledger)
+
+    def trained(self, max_iter: int) -> Trained:
+        if max_iter not in self._trained:
+            estimator = EstimatorSpec(path="world.classifier", params={"max_iter": max_iter})
+            self._trained[max_iter] = train(spec_named("trained"), self.train_set, self.holdout, estimator)
+        return self._trained[max_iter]
+
+    def model(self, max_iter: int):
+        trained = self.trained(max_iter)
+        return load_model(trained.payload, trained.digest, spec_named("trained").trusted_types)
+
+    def judge(self, spec: ModelSpec, max_iter: int, **policy) -> Verdict:
+        bindings = {
+            "model": spec.name,
+            "artifact_digest": self.trained(max_iter).digest,
+            "training_set_digest": f"training-set-{max_iter}",
+            "feature_versions": service_versions(self.store, spec.feature_service),
+        }
+        data = TestData(model_inputs(spec, self.holdout), self.holdout["label"])
+        gate = GatePolicy(**{"min_rows": 100, **policy})
+        return validate_new_model(self.model(max_iter), None, data, gate, bindings=bindings)
+
+    def release(
+        self, spec: ModelSpec, max_iter: int, *, verdict: Verdict | None = None, recorded: bool = True
+    ) -> Release:
+        """Register, judge and write a release, as the pipeline does before it moves the alias."""
+        trained, verdict = self.trained(max_iter), verdict or self.judge(spec, max_iter)
+        files = {"model.skops": trained.payload, "reference.json": b"{}"}
+        version = self.registry.register(spec.name, files, {"training": f"{spec.name}-{max_iter}"}, {}, {})
+        release = Release(
+            model=spec.name,
+            version=version.version,
+            artifact=version.artifact,
+            artifact_digest=trained.digest,
+            feature_service=spec.feature_service,
+            feature_versions=verdict.bindings.feature_versions,
+            training_set=f"training-set-{max_iter}",
+            verdict=verdict.digest,
+            as_of="2013-03-01T00:00:00+00:00",
+        )
+        releases = self.releases(spec.name)
+        releases.save_verdict(version.version, verdict)
+        releases.save(release)
+        if recorded:
+            evidence = {"version": version.version, "verdict": verdict.digest, "passed": verdict.passed}
+            self.ledger.append("verdict", spec.name, AT, evidence)
+        return release
+
+    def point(self, release: Release, kind: str = "promotion") -> None:
+        self.ledger.append(kind, release.model, AT, {"version": release.version})
+        self.registry.point(release.model, CHAMPION, release.version)
+
+    def promote(self, spec: ModelSpec, max_iter: int) -> Release:
+        release = self.release(spec, max_iter)
+        self.point(release)
+        return release
+
+    @contextmanager
+    def server(self, *specs: ModelSpec, ready: bool = True) -> Iterator[httpx.Client]:
+        """A real server on a free port of the loopback interface."""
+        app = create_app({spec.name: spec for spec in specs}, self.home, poll_seconds=0.05)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            try:
+                wait_until(lambda: server.started)
+                with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                    if ready:
+                        wait_until(lambda: client.get("/readyz").status_code == 200)
+                    yield client
+            finally:
+                server.should_exit = True
+                thread.join()
+
+
+def wait_until(holds, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def instance(**changes) -> dict:
+    given = {"carrier": "UA", "network": "all", "origin": "JFK", "tailnum": "N1"}
+    return {**given, "sched_dep": "2013-03-01T15:30:00Z", "fare": 120.0, **changes}
+
+
+def changed(path: Path, **fields) -> None:
+    """Rewrite some fields of a JSON file."""
+    import json
+
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def with_version(release: Release, **fields) -> Release:
+    return dataclasses.replace(release, **fields)
