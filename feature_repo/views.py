@@ -52,7 +52,7 @@ def _delays(prefix: str, windows: dict[str, tuple[str, ...]]) -> dict[str, Feast
 route_info = _view(
     "route_info",
     route,
-    timedelta(days=30),
+    timedelta(days=3),
     {"distance": Float64},
     "Great-circle distance in miles, as published with the schedule",
     "flights",

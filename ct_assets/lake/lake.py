@@ -1,7 +1,7 @@
 """The lake: all datasets under one home, and DuckDB over them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ct_assets.lake.dataset import Dataset
+from ct_assets.lake.engine import cursor
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,22 @@ class Lake:
 
     Args:
         home: `$CT_HOME`.
-        threads: DuckDB threads.
+        connect: Opens a DuckDB cursor.
     """
 
-    def __init__(self, home: Path, threads: int = 2) -> None:
+    def __init__(
+        self, home: Path, connect: Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]] = cursor
+    ) -> None:
         self.home = Path(home)
-        self.threads = threads
+        self._connect = connect
 
     def dataset(self, name: str, time_column: str = "known_at") -> Dataset:
         """The dataset called `name`, which may contain slashes."""
         return Dataset(self.home / "lake" / name, time_column)
 
-    @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """An in-memory DuckDB that thinks in UTC; closed on the way out, whatever happens."""
-        connection = duckdb.connect(config={"threads": self.threads})
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
-        finally:
-            connection.close()
+    def connect(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """A DuckDB cursor; its temporary views and tables are its own."""
+        return self._connect()
 
     def query(
         self,
@@ -85,6 +82,6 @@ class Lake:
                     f"expected at least one arrived batch: land it, or materialize '{name}' for those days"
                 )
             connection.execute(
-                f'CREATE OR REPLACE VIEW "{name}" AS SELECT * FROM read_parquet({paths!r}, union_by_name=true) '
+                f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM read_parquet({paths!r}, union_by_name=true) '
                 f"WHERE known_at <= TIMESTAMPTZ '{as_of.isoformat()}'"
             )

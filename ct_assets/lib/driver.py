@@ -4,6 +4,7 @@ The demo, the tests and the benchmarks use it to move event time faster than the
 decided by the definitions alone.
 """
 
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -67,10 +68,10 @@ class Driver:
         self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
         self._reporting = [s for s in sensors if s not in self._automation and s.sensor_type.value == "STANDARD"]
         self._targets = {s.name: self._conditioned(s) for s in self._automation}
-        self._watched = {name: self._dependencies(keys) for name, keys in self._targets.items()}
         self._cursors: dict[str, AssetDaemonCursor] = {}
         self._sensor_cursors: dict[str, str | None] = {}
-        self._dirty: set[str] = set(self._targets)
+        # What has to be looked at; everything once, since conditions remember from their first evaluation on.
+        self._dirty: set[dg.AssetKey] = {key for keys in self._targets.values() for key in keys}
         self._load()
 
     def settle(self) -> list[Run]:
@@ -101,7 +102,7 @@ class Driver:
             tags={"dagster/sensor_name": sensor} if sensor != "manual" else None,
         )
         touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
-        self._touch(touched)
+        self._touch(touched, touched)
         errors = tuple(_error(e) for e in result.filter_events(lambda e: e.is_step_failure))
         run = Run(sensor, assets, partition, result.success, time.perf_counter() - started, errors)
         self.on_run(run)
@@ -130,13 +131,14 @@ class Driver:
         keys = sensor.asset_selection.resolve(self._graph)
         return {key for key in keys if self._graph.get(key).automation_condition is not None}
 
-    def _dependencies(self, keys: set[dg.AssetKey]) -> set[dg.AssetKey]:
-        """What a sensor reacts to: its own assets and those that they or their conditions look at."""
-        parents = {parent for key in keys for parent in self._graph.get(key).parent_keys}
-        return keys | parents
-
-    def _touch(self, keys: set[dg.AssetKey]) -> None:
-        self._dirty |= {name for name, watched in self._watched.items() if watched & keys}
+    def _touch(self, keys: set[dg.AssetKey], run: set[dg.AssetKey] | None = None) -> None:
+        """Mark what may be due after `keys` were made: everything downstream that `run` did not make itself."""
+        todo = [child for key in keys for child in self._graph.get(key).child_keys if child not in (run or set())]
+        while todo:
+            key = todo.pop()
+            if key not in self._dirty:
+                self._dirty.add(key)
+                todo.extend(self._graph.get(key).child_keys)
 
     def _report(self) -> bool:
         """Evaluate the sensors that report what happened outside; tell whether any of them saw a change."""
@@ -159,32 +161,32 @@ class Driver:
         return changed
 
     def _tick(self) -> list[tuple[str, list[dg.AssetKey], str | None]]:
-        """Evaluate each automation sensor that something has happened for; nothing here depends on the clock."""
+        """Evaluate the conditions that something has happened for; none of them depends on the clock."""
         started = time.perf_counter()
         requested = []
         for sensor in self._automation:
-            if sensor.name in self._dirty:
-                self._dirty.discard(sensor.name)
-                requested += self._evaluate(sensor.name)
-                if requested:
-                    break
+            due = self._targets[sensor.name] & self._dirty
+            self._dirty -= due
+            if due and (requested := self._evaluate(sensor.name, due)):
+                break
         self.seconds["ticks"] += time.perf_counter() - started
         return requested
 
-    def _evaluate(self, name: str) -> list[tuple[str, list[dg.AssetKey], str | None]]:
+    def _evaluate(self, name: str, keys: set[dg.AssetKey]) -> list[tuple[str, list[dg.AssetKey], str | None]]:
         cursor = self._cursors.get(name, AssetDaemonCursor.empty())
         evaluator = AutomationConditionEvaluator(
             asset_graph=self._graph,
             instance=self.instance,
-            entity_keys=self._targets[name],
+            entity_keys=keys,
             cursor=cursor,
             emit_backfills=False,
             evaluation_id=cursor.evaluation_id,
         )
         results, subsets = evaluator.evaluate()
-        self._cursors[name] = cursor.with_updates(
-            cursor.evaluation_id + 1, evaluator.evaluation_time.timestamp(), newly_observe_requested_asset_keys=[],
-            condition_cursors=[r.get_new_cursor() for r in results], asset_graph=self._graph,
+        evaluated = {c.key: c for r in results if (c := r.get_new_cursor())}
+        kept = [c for c in cursor.previous_condition_cursors or [] if c.key not in evaluated]
+        self._cursors[name] = dataclasses.replace(
+            cursor, evaluation_id=cursor.evaluation_id + 1, previous_condition_cursors=[*kept, *evaluated.values()]
         )
         groups: dict[str | None, list[dg.AssetKey]] = defaultdict(list)
         for subset in subsets:

@@ -111,7 +111,7 @@ def compute(lake: Lake, features: FeatureSet, partition: str, views: list[str] |
         lake.expose(connection, {features.source.name: window}, end)
         name = features.source.name
         connection.execute(f'CREATE TEMP TABLE rows_of_source AS SELECT * FROM "{name}"')
-        connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS SELECT * FROM rows_of_source')
+        connection.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM rows_of_source')
         return {
             view: connection.execute(features.views[view].sql, {"start": start, "end": end}).to_arrow_table()
             for view in views or features.views

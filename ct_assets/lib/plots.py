@@ -34,7 +34,7 @@ _Z95 = 1.959964
 
 
 def calibration(label: pd.Series, challenger: pd.Series, champion: pd.Series | None) -> bytes:
-    """Observed rate against mean prediction in equal-width bins, with the challenger's 95 % intervals (Wilson 1927).
+    """Observed rate against mean prediction in equal-width bins, with 95 % intervals around the challenger's.
 
     Rows with an unusable label or score are left out.
     """
@@ -140,15 +140,20 @@ def usable(label: pd.Series, score: pd.Series) -> tuple[Floats, Floats]:
     return labels[kept], values[kept]
 
 
+def wilson_interval(rate: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Ends of the 95 % interval of a rate observed in so many rows (Wilson 1927)."""
+    centre = (rate + _Z95**2 / (2 * rows)) / (1 + _Z95**2 / rows)
+    reach = np.sqrt(rate * (1 - rate) / rows + (_Z95 / (2 * rows)) ** 2) * _Z95 / (1 + _Z95**2 / rows)
+    return centre - reach, centre + reach
+
+
 def _reliability(axes: Axes, pairs: tuple[Floats, Floats], name: str, colour: str, *, intervals: bool) -> bool:
     curve = reliability_curve(*pairs)
     if curve.empty:
         return False
     if intervals:
-        rows, rate = curve["rows"].to_numpy(dtype=float), curve["observed_rate"].to_numpy()
-        centre = (rate + _Z95**2 / (2 * rows)) / (1 + _Z95**2 / rows)
-        reach = np.sqrt(rate * (1 - rate) / rows + (_Z95 / (2 * rows)) ** 2) * _Z95 / (1 + _Z95**2 / rows)
-        axes.vlines(curve["mean_predicted"], centre - reach, centre + reach, color=colour, alpha=0.4, linewidth=2)
+        low, high = wilson_interval(curve["observed_rate"].to_numpy(), curve["rows"].to_numpy(dtype=np.float64))
+        axes.vlines(curve["mean_predicted"], low, high, color=colour, alpha=0.4, linewidth=2)
     axes.plot(curve["mean_predicted"], curve["observed_rate"], "o-", color=colour, linewidth=1.4, ms=4, label=name)
     return True
 

@@ -165,14 +165,14 @@ def permutation_importance(
 
 
 def worst_first(verdict: Verdict) -> list[SliceResult]:
-    """Slices that failed, passed, have enough rows, have few: each group from the largest loss to the largest gain.
+    """Slices that failed, have enough rows to be judged, have too few: each from the largest loss to the largest gain.
 
     Without a champion, from the challenger's worst value to its best. Within a group, slices without a value are last.
     """
     policy = verdict.policy
 
     def rank(row: SliceResult) -> tuple[Any, ...]:
-        groups = (row.passed, not row.judged, row.rows < policy.min_slice_rows, row.delta is None)
+        groups = (row.passed, row.rows < policy.min_slice_rows, row.delta is None)
         gain = math.inf if row.challenger is None else advantage(policy.metric, row.challenger, row.champion or 0.0)
         return (*groups, gain, row.column, row.value)
 

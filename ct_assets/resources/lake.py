@@ -8,6 +8,7 @@ import dagster as dg
 from ct_assets.core.ledger import Ledger
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import default_home
+from ct_assets.resources.duckdb import InMemoryDuckDB
 
 
 class LakeResource(dg.ConfigurableResource):
@@ -15,10 +16,12 @@ class LakeResource(dg.ConfigurableResource):
 
     Attributes:
         home: `$CT_HOME`; empty for the default.
+        threads: DuckDB threads of one query.
         report_url: Where the server shows reports.
     """
 
     home: str = ""
+    threads: int = 2
     report_url: str = "http://127.0.0.1:8000"
 
     @property
@@ -28,11 +31,16 @@ class LakeResource(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The lake under this home."""
-        return Lake(self.path)
+        return _open_lake(self.path, self.threads)
 
     def ledger(self) -> Ledger:
         """The decision records under this home."""
         return open_ledger(self.path)
+
+
+@cache
+def _open_lake(home: Path, threads: int) -> Lake:
+    return Lake(home, InMemoryDuckDB(threads=threads).get_connection)
 
 
 @cache

@@ -49,8 +49,10 @@ def create_app(specs: Mapping[str, ModelSpec], home: Path, poll_seconds: float =
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         champions.start()
-        yield
-        champions.stop()
+        try:
+            yield
+        finally:
+            champions.stop()
 
     app = FastAPI(title="ct_assets", lifespan=lifespan)
     app.add_middleware(_Measured, metrics=metrics, models=frozenset(specs))
@@ -145,7 +147,7 @@ def _unreadable(_: Request, error: Exception) -> JSONResponse:
     """One sentence instead of FastAPI's list, as every other error of this API has."""
     assert isinstance(error, RequestValidationError)
     problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]]
-    expected = 'expected a JSON body {"instances": [{...}, ...]}, with "at" if wanted'
+    expected = 'expected a body of type application/json, as {"instances": [{...}], "at": "..."} with "at" optional'
     return JSONResponse({"detail": f"{'; '.join(problems)}; {expected}"}, 422)
 
 

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 #: A refused release is tried again after this, then after twice as long each time, up to the longest pause.
 FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 300.0
+STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,19 @@ class Champions:
         self._releases = {name: Releases(home, name, lake.ledger()) for name in self.specs}
         self._slots = {name: _Slot() for name in self.specs}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to follow the alias; returns at once."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following, and wait for a load under way."""
+        """Stop following, and give a load under way a moment to finish."""
         self._stop.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
 
     def live(self, name: str) -> Live | None:
         """What serves a model; None when nothing does yet."""
@@ -108,16 +112,18 @@ class Champions:
     def _follow(self) -> None:
         store: FeatureStore | None = None
         while not self._stop.is_set():
+            pause = self.poll_seconds
             try:
                 store = store or feature_store(self.home)
                 for name in self.specs:
                     self._poll(store, name)
             except Exception as error:
                 # Whatever is down, what serves goes on serving, and the next look may find it up again.
-                log.warning("champions_not_polled", error=f"{type(error).__name__}: {error}", exc_info=True)
+                log.warning("champions_not_polled", error=_words(error), exc_info=True)
                 for slot in self._slots.values():
-                    slot.waiting_for = f"the model registry or the feature store cannot be opened ({error})"
-            self._stop.wait(self.poll_seconds)
+                    slot.waiting_for = f"the model registry or the feature store cannot be read: {_words(error)}"
+                pause = max(pause, FIRST_PAUSE_SECONDS)
+            self._stop.wait(pause)
 
     def _poll(self, store: "FeatureStore", name: str) -> None:
         slot = self._slots[name]
@@ -137,18 +143,19 @@ class Champions:
             self._refuse(slot, version, files, error)
             return
         slot.live = live
-        self.metrics.served(serving, live.release)
+        self.metrics.served(live.release)
         log.info("champion_loaded", model=name, version=version.version, replaced=serving.version if serving else None)
 
     def _refuse(self, slot: _Slot, version: Version, files: tuple[object, ...], error: Exception) -> None:
         before = slot.refusal
         again = before is not None and (before.version, before.files) == (version.version, files)
         pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if again and before else FIRST_PAUSE_SECONDS
-        slot.refusal = Refusal(version.version, str(error), datetime.now(UTC), files, pause, time.monotonic() + pause)
-        slot.waiting_for = f"version {version.version} was refused: {error}"
+        reason = _words(error)
+        slot.refusal = Refusal(version.version, reason, datetime.now(UTC), files, pause, time.monotonic() + pause)
+        slot.waiting_for = f"version {version.version} was refused: {reason}"
         self.metrics.refusals.labels(version.name).inc()
         serving = slot.live.release.version if slot.live else None
-        log.error("champion_refused", model=version.name, version=version.version, reason=str(error), serving=serving)
+        log.error("champion_refused", model=version.name, version=version.version, reason=reason, serving=serving)
 
     def _files(self, version: Version) -> tuple[object, ...]:
         """What a release's files look like from outside: cheap, and different once one was replaced or mended."""
@@ -161,6 +168,11 @@ def _is_due(refusal: Refusal | None, version: str, files: tuple[object, ...]) ->
     if refusal is None or (refusal.version, refusal.files) != (version, files):
         return True
     return time.monotonic() >= refusal.retry_at
+
+
+def _words(error: Exception) -> str:
+    """What to tell of an error; those that were not raised to be read need their type to be understood."""
+    return str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -15,7 +15,8 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.serving.schemas import Columns
 
 if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView, OnDemandFeatureView
+    from feast import FeatureStore, OnDemandFeatureView
+    from feast.online_response import OnlineResponse
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,6 +40,16 @@ class Features:
     absent: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True)
+class _View:
+    """What a request needs of a view; Feast's own object checks the types of every answer, which costs more."""
+
+    name: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    ttl: timedelta | None
+
+
 class FeatureReader:
     """Reads what a model needs through Feast.
 
@@ -60,11 +71,10 @@ class FeatureReader:
         stored = [(view, column) for column, view in owners.items() if view not in on_demand]
         for view in self.on_demand:
             stored += _sources(view, spec)
-        self.refs = list(dict.fromkeys(stored))
-        self.views = {name: store.get_feature_view(name) for name in dict.fromkeys(view for view, _ in self.refs)}
+        self.refs = [f"{view}:{feature}" for view, feature in dict.fromkeys(stored)]
+        self.views = _views(store, spec, dict.fromkeys(stored))
         self._names = {column: f"{view}__{column}" for column, view in owners.items() if view not in on_demand}
         self.key_types = _key_types(store, spec)
-        _need_keys(self.views.values(), spec)
 
     def read(self, given: Columns, at: datetime) -> Features:
         """Read the features of some instances.
@@ -89,29 +99,24 @@ class FeatureReader:
         """Values of the stored features by `<view>__<feature>`, without the expired ones."""
         if not self.refs:
             return {}
-        keys = dict.fromkeys(key for view in self.views.values() for key in view.join_keys)
+        keys = dict.fromkeys(key for view in self.views for key in view.keys)
         response = self.store.get_online_features(
-            [f"{view}:{feature}" for view, feature in self.refs],
+            self.refs,
             entity_rows={key: self._known(key, given[key]) for key in keys},
             full_feature_names=True,
         )
-        values = response.to_dict()
-        moments = {
-            name: [stamp.seconds * 1_000_000 + stamp.nanos // 1000 for stamp in vector.event_timestamps]
-            for name, vector in zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True)
-        }
-        for name, view in self.views.items():
-            columns = [f"{name}__{feature}" for owner, feature in self.refs if owner == name]
+        values, moments = response.to_dict(), _moments(response)
+        for view in self.views:
             for row in range(rows):
                 moment = None
-                if all(given[key][row] is not None for key in view.join_keys):
+                if all(given[key][row] is not None for key in view.keys):
                     # A row without one of the features (the view has grown since) has no time for it.
-                    moment = max(moments[column][row] for column in columns) or None
+                    moment = max(moments[column][row] for column in view.columns) or None
                 reason = _absent(moment, at, view.ttl)
-                features.times[row][name] = None if reason else _iso(moment)
+                features.times[row][view.name] = None if reason else _iso(moment)
                 if reason:
-                    features.absent[name, reason] += 1
-                    for column in columns:
+                    features.absent[view.name, reason] += 1
+                    for column in view.columns:
                         values[column][row] = None
         return values
 
@@ -134,6 +139,18 @@ class FeatureReader:
             ) from error
         wanted = {feature.name for feature in view.features}
         return {column: list(found[column]) for column in self.columns if column in wanted}
+
+
+def _moments(response: "OnlineResponse") -> dict[str, list[int]]:
+    """Event times by `<view>__<feature>`, in microseconds since 1970; zero where nothing was found.
+
+    Feast's `to_dict` cuts them to whole seconds, by which a row would expire too early.
+    """
+    names = response.proto.metadata.feature_names.val
+    return {
+        name: [stamp.seconds * 1_000_000 + stamp.nanos // 1000 for stamp in vector.event_timestamps]
+        for name, vector in zip(names, response.proto.results, strict=True)
+    }
 
 
 def _absent(moment: int | None, at: datetime, ttl: timedelta | None) -> str | None:
@@ -184,8 +201,15 @@ def _key_types(store: "FeatureStore", spec: ModelSpec) -> dict[str, type[str] | 
     return {key: int if types.get(key) in ("INT32", "INT64") else str for key in spec.entities}
 
 
-def _need_keys(views: Iterable["FeatureView"], spec: ModelSpec) -> None:
-    for view in views:
+def _views(store: "FeatureStore", spec: ModelSpec, stored: Iterable[tuple[str, str]]) -> list[_View]:
+    columns: dict[str, list[str]] = {}
+    for name, feature in stored:
+        columns.setdefault(name, []).append(f"{name}__{feature}")
+    views = []
+    for name, found in columns.items():
+        view = store.get_feature_view(name)
         for key in view.join_keys:
             if key not in spec.entities:
-                raise ValueError(f"view {view.name} is keyed by {key!r}; add it to `entities` of model {spec.name}")
+                raise ValueError(f"view {name} is keyed by {key!r}; add it to `entities` of model {spec.name}")
+        views.append(_View(name, tuple(view.join_keys), tuple(found), view.ttl))
+    return views

@@ -1,13 +1,17 @@
 """What the server counts, for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ct_assets.lake.releases import Release
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one app, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -28,16 +32,19 @@ class Metrics:
         self.refusals = Counter(
             "ct_refusals", "Attempts to load a release that must not serve", ("model",), registry=self.registry
         )
-        self.serving = Gauge(
-            "ct_release_info",
-            "The release that serves (always 1)",
-            ("model", "version", "artifact_digest", "verdict"),
-            registry=self.registry,
-        )
+        self._serving: dict[str, Release] = {}
+        self.registry.register(self)
 
-    def served(self, old: Release | None, new: Release) -> None:
-        """Note that `new` serves now; `old` is what it replaced."""
-        if old is not None:
-            self.swaps.labels(old.model).inc()
-            self.serving.remove(old.model, old.version, old.artifact_digest, old.verdict)
-        self.serving.labels(new.model, new.version, new.artifact_digest, new.verdict).set(1)
+    def collect(self) -> Iterator[Metric]:
+        """What serves at the moment of a scrape; a release that was replaced is gone from the next one."""
+        labels = ("model", "version", "artifact_digest", "verdict")
+        info = GaugeMetricFamily("ct_release_info", "The release that serves (always 1)", labels=labels)
+        for release in list(self._serving.values()):
+            info.add_metric([str(getattr(release, label)) for label in labels], 1)
+        yield info
+
+    def served(self, release: Release) -> None:
+        """Note what serves now."""
+        if release.model in self._serving:
+            self.swaps.labels(release.model).inc()
+        self._serving[release.model] = release

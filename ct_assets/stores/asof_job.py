@@ -1,12 +1,11 @@
 """Running a retrieval: a DuckDB connection of its own, and what Feast asks of a retrieval job."""
 
 import os
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import fsspec
@@ -21,28 +20,15 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from typing_extensions import override
 
+from ct_assets.lake.engine import cursor
+
 if TYPE_CHECKING:  # Feast wants the configuration in the store's own module, which imports this one
     from ct_assets.stores.asof_duckdb import AsofDuckDBOfflineStoreConfig
 
 
-@contextmanager
-def connection(config: "AsofDuckDBOfflineStoreConfig") -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory DuckDB for one query, closed whatever happens."""
-    if config.temp_directory is not None:
-        Path(config.temp_directory).mkdir(parents=True, exist_ok=True)
-    # Two processes must not share a spill folder: DuckDB names the files in it by number only.
-    with tempfile.TemporaryDirectory(prefix="asof-", dir=config.temp_directory) as spill:
-        settings: dict[str, Any] = {"temp_directory": spill}
-        if config.threads is not None:
-            settings["threads"] = config.threads
-        if config.memory_limit is not None:
-            settings["memory_limit"] = config.memory_limit
-        con = duckdb.connect(":memory:", config=settings)
-        try:
-            con.execute("SET TimeZone = 'UTC'")
-            yield con
-        finally:
-            con.close()
+def connection(config: "AsofDuckDBOfflineStoreConfig") -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """A DuckDB cursor for one query, closed whatever happens."""
+    return cursor(config.threads or os.cpu_count() or 1, config.memory_limit, config.temp_directory)
 
 
 class AsofRetrievalJob(RetrievalJob):

@@ -7,16 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.calibration import calibration_curve
+from scipy.stats import binomtest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ct_assets.core.drift import compare
 from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
-from ct_assets.core.metrics import reliability_curve
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.profile import bin_edges, profile
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
-from ct_assets.lib.plots import usable
+from ct_assets.lib.plots import usable, wilson_interval
 from ct_assets.lib.report import ReportData, permutation_importance, plots, render, worst_first
 
 ROWS = 3000
@@ -328,12 +327,12 @@ def test_rows_without_a_usable_label_or_score_are_not_drawn():
     assert labels.tolist() == [0, 1] and scores.tolist() == [0.1, 0.9]
 
 
-def test_the_calibration_curve_is_that_of_scikit_learn():
-    scores = BAD.predict_proba(FEATURES)[:, 1]
-    observed, predicted = calibration_curve(LABEL, scores, n_bins=15)
-    curve = reliability_curve(*usable(LABEL, pd.Series(scores)))
-    assert curve["observed_rate"].to_numpy() == pytest.approx(observed)
-    assert curve["mean_predicted"].to_numpy() == pytest.approx(predicted)
+def test_the_intervals_are_those_of_scipy():
+    positives, rows = np.array([0, 3, 40, 7]), np.array([5, 8, 100, 7])
+    low, high = wilson_interval(positives / rows, rows.astype(float))
+    for place, (k, n) in enumerate(zip(positives, rows, strict=True)):
+        expected = binomtest(int(k), int(n)).proportion_ci(0.95, method="wilson")
+        assert (low[place], high[place]) == pytest.approx((expected.low, expected.high), abs=1e-7)
 
 
 def test_a_column_that_decides_costs_what_chance_would_leave_and_one_that_is_not_read_costs_nothing():

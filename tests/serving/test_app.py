@@ -1,14 +1,18 @@
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info
 from world import AT, ORIGINS, TAILS, changed, instance, spec_named, wait_until
 
 from ct_assets.core.training import predict
 from ct_assets.core.verdict import all_passed
+from ct_assets.serving.live import load_release
 
 NOW = AT.isoformat()
 
@@ -23,7 +27,12 @@ def checked(world):
 
 
 def ask(client, spec, instances, at=NOW):
-    return client.post(f"/v1/models/{spec.name}:predict", json={"instances": instances, "at": at})
+    # Written by `json`, which spells what httpx refuses to.
+    return post(client, spec, json.dumps({"instances": instances, "at": at}))
+
+
+def post(client, spec, body):
+    return client.post(f"/v1/models/{spec.name}:predict", content=body, headers={"content-type": "application/json"})
 
 
 def version_of(client, spec):
@@ -146,7 +155,7 @@ def test_a_wrong_body_is_named_with_what_is_expected(checked):
     naive = ask(client, spec, [instance()], "2013-03-01T12:00:00")
     empty, many = ask(client, spec, []), ask(client, spec, [instance()] * 1001)
     extra = client.post("/v1/models/checked:predict", json={"instances": [instance()], "when": NOW})
-    broken = client.post("/v1/models/checked:predict", content=b"{")
+    broken = post(client, spec, "{")
     most = ask(client, spec, [instance()] * 1000)
     assert most.status_code == 200
     assert {r.status_code for r in (lacking, naive, empty, many, extra, broken)} == {422}
@@ -155,11 +164,11 @@ def test_a_wrong_body_is_named_with_what_is_expected(checked):
     assert "at least 1 item" in empty.json()["detail"]
     assert "at most 1000 items" in many.json()["detail"]
     assert "when: Extra inputs are not permitted" in extra.json()["detail"]
-    assert 'expected a JSON body {"instances"' in broken.json()["detail"]
+    assert 'expected a body of type application/json, as {"instances"' in broken.json()["detail"]
 
 
 def test_an_unknown_model_is_not_found(checked):
-    client, spec = checked
+    client, _ = checked
     responses = [client.get("/v1/models/nobody"), ask(client, spec_named("nobody"), [instance()])]
     assert metric(client, 'ct_requests_total{model="(unknown)",status="404"}') >= 1
     assert "nobody" not in client.get("/metrics").text
@@ -231,8 +240,7 @@ def test_a_swap_under_load_drops_nothing_and_mixes_nothing(world):
 def test_a_tampered_artifact_is_refused_until_it_is_mended(world):
     spec = spec_named("tampered")
     old, new = world.promote(spec, 5), world.release(spec, 20)
-    path = world.home / "mlflow" / "artifacts"
-    path = next(p for p in path.rglob("model.skops") if str(p) == new.artifact)
+    path = Path(new.artifact)
     genuine = path.read_bytes()
     with world.server(spec) as client:
         path.write_bytes(world.trained(10).payload)
@@ -333,15 +341,22 @@ def test_a_release_of_other_feature_definitions_is_refused(world):
 
 
 def test_a_model_that_cannot_predict_is_refused(world):
-    inputs = dict(reversed(spec_named("order").inputs.items()))
-    trained_in_order, reads_in_reverse = spec_named("order"), spec_named("order", inputs=inputs)
-    world.promote(trained_in_order, 5)
-    with world.server(reads_in_reverse, ready=False) as client:
-        wait_until(lambda: refused(client, reads_in_reverse) or version_of(client, reads_in_reverse))
-        reason = refused(client, reads_in_reverse)
-        version = version_of(client, reads_in_reverse)
-    # Either scikit-learn notices that the columns are in another order, or the encoder selected them by name.
-    assert "cannot predict" in reason or version == "1"
+    trained = spec_named("broken")
+    inputs = {name: kind for name, kind in trained.inputs.items() if name != "carrier"}
+    world.promote(trained, 5)
+    with world.server(spec_named("broken", inputs=inputs), ready=False) as client:
+        wait_until(lambda: refused(client, trained))
+        assert "cannot predict for an instance without known features" in refused(client, trained)
+        assert "carrier" in refused(client, trained)
+        assert ask(client, trained, [instance()]).status_code == 503
+
+
+def test_a_model_that_reads_what_its_service_lacks_is_refused(world):
+    trained = spec_named("lacking")
+    world.promote(trained, 5)
+    with world.server(spec_named("lacking", inputs={**trained.inputs, "mood": "numeric"}), ready=False) as client:
+        wait_until(lambda: refused(client, trained))
+        assert "reads 'mood', which feature service serving_test_v1 has in no view" in refused(client, trained)
 
 
 def test_rollback_is_one_move_of_the_alias_and_losing_it_changes_nothing(world):
@@ -358,6 +373,20 @@ def test_rollback_is_one_move_of_the_alias_and_losing_it_changes_nothing(world):
         world.registry.client().delete_registered_model_alias(spec.name, "champion")
         time.sleep(0.3)
         assert ask(client, spec, [instance()]).json()["version"] == old.version
+
+
+def test_a_request_computes_with_no_more_threads_than_the_spec_allows(world):
+    spec = spec_named("threads")
+    release = world.promote(spec, 5)
+    live = load_release(world.store, world.releases(spec.name), spec, release.version)
+    given = {**{key: ["all"] for key in spec.entities}, "sched_dep": [AT], "fare": [1.0]}
+
+    def limits_after_a_request():
+        live.predict(given, AT)
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    with ThreadPoolExecutor(1) as new_thread:
+        assert new_thread.submit(limits_after_a_request).result() == {spec.threads}
 
 
 def test_reports_are_served_as_soon_as_there_are_any(world, checked):

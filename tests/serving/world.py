@@ -1,6 +1,6 @@
 """A small world for the server: the real feature repository with a few online rows, and models that passed the gate."""
 
-import dataclasses
+import json
 import socket
 import threading
 import time
@@ -106,9 +106,16 @@ def examples(rows: int, seed: int) -> pd.DataFrame:
             "fare": rng.uniform(50, 500, rows),
         }
     )
-    return frame.assign(
-        label=(frame["celsius"] + frame["network_mean_3h"] + rng.normal(0, 5, rows) > 20).astype("int8")
+    signal = (
+        (frame["celsius"] - 10) / 10
+        + (frame["network_mean_3h"] - 10) / 5
+        + (frame["fare"] - 275) / 130
+        + (frame["departure_hour"] - 12) / 7
+        + (2000 - frame["year_built"]) / 10
+        + (frame["seats"].fillna(100) - 100) / 50
+        + (frame["carrier"] == "UA")
     )
+    return frame.assign(label=(signal + rng.normal(0, 1, rows) > 0.3).astype("int8"))
 
 
 class World:
@@ -234,10 +241,4 @@ def instance(**changes) -> dict:
 
 def changed(path: Path, **fields) -> None:
     """Rewrite some fields of a JSON file."""
-    import json
-
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def with_version(release: Release, **fields) -> Release:
-    return dataclasses.replace(release, **fields)

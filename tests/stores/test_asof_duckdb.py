@@ -488,7 +488,7 @@ def test_persisting_replaces_a_file_whole_or_not_at_all(tmp_path, ask, monkeypat
     assert [file.name for file in target.parent.iterdir()] == ["data.parquet"]
 
 
-def test_a_query_leaves_no_spill_folder_behind(tmp_path, open_store):
+def test_a_query_leaves_no_spilled_file_behind(tmp_path, open_store):
     path = write(tmp_path / "x.parquet", frame(event_timestamp=[at(0)], created=[at(0)], key=[1], x=[1.0]))
     spill = tmp_path / "spill"
     store = open_store(
@@ -501,4 +501,4 @@ def test_a_query_leaves_no_spill_folder_behind(tmp_path, open_store):
     store.apply([KEY, view(path)])
     found = store.get_historical_features(frame(event_timestamp=[at(1)], key=1), ["view:x"]).to_df()
     assert found.x.tolist() == [1.0]
-    assert list(spill.iterdir()) == []
+    assert [file for file in spill.rglob("*") if file.is_file()] == []
