@@ -13,9 +13,11 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.job_definition import JobDefinition
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._serdes import deserialize_value, serialize_value
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from ct_assets.lake.paths import write_atomically
 
@@ -43,6 +45,17 @@ class Run:
     errors: tuple[str, ...] = ()
 
 
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """The Dagster instance that `dagster.yaml` in `folder` describes, without capture of standard output.
+
+    Capturing forks four processes a run, which costs more than a small run does.
+    """
+    quiet = {
+        "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    }
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=quiet))
+
+
 class Driver:
     """Ticks sensors and executes what they request, until nothing is requested any more.
 
@@ -64,6 +77,7 @@ class Driver:
         repository = defs.get_repository_def()
         self._graph: AssetGraph = repository.asset_graph
         self._job = defs.resolve_implicit_global_asset_job_def()
+        self._jobs: dict[tuple[dg.AssetKey, ...], JobDefinition] = {}
         sensors = repository.sensor_defs
         self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
         self._reporting = [s for s in sensors if s not in self._automation and s.sensor_type.value == "STANDARD"]
@@ -93,9 +107,10 @@ class Driver:
         """Execute one run now, as a person would by 'Materialize'."""
         started = time.perf_counter()
         assets = tuple(sorted(keys))
-        result = self._job.execute_in_process(
+        if assets not in self._jobs:
+            self._jobs[assets] = self._job.get_subset(asset_selection=set(assets))
+        result = self._jobs[assets].execute_in_process(
             instance=self.instance,
-            asset_selection=list(assets),
             partition_key=partition,
             raise_on_error=False,
             run_config=run_config,

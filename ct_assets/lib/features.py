@@ -58,9 +58,13 @@ def feature_key(view: str) -> dg.AssetKey:
 
 
 def build_features(features: FeatureSet) -> dg.Definitions:
-    """The assets of one feature set; a tick requests them together, since one scan serves all."""
+    """The assets of one feature set; they are made together, since one scan serves all.
+
+    The condition stands on the first of them alone: Dagster requests the others along with it.
+    """
     source = features.source
     partitions = ARRIVAL_DAYS if source.daily else None
+    first = next(iter(features.views))
     specs = [
         dg.AssetSpec(
             feature_key(view),
@@ -70,18 +74,17 @@ def build_features(features: FeatureSet) -> dg.Definitions:
             owners=[features.owner],
             kinds={"duckdb", "feast"},
             partitions_def=partitions,
-            automation_condition=on_accepted_data(),
+            automation_condition=on_accepted_data() if view == first else None,
         )
         for view in features.views
     ]
 
-    @dg.multi_asset(name=f"features_of_{source.name}", specs=specs, can_subset=True)
+    @dg.multi_asset(name=f"features_of_{source.name}", specs=specs)
     def rows(
         context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource
     ) -> Iterator[dg.MaterializeResult]:
         partition = context.partition_key if source.daily else WHOLE
-        selected = [v for v in features.views if feature_key(v) in context.selected_asset_keys]
-        tables = compute(lake.lake(), features, partition, selected)
+        tables = compute(lake.lake(), features, partition)
         store = feast.store()
         for view, table in tables.items():
             publish(lake.lake(), store, view, partition, table)
@@ -90,14 +93,13 @@ def build_features(features: FeatureSet) -> dg.Definitions:
     return dg.Definitions(assets=[rows])
 
 
-def compute(lake: Lake, features: FeatureSet, partition: str, views: list[str] | None = None) -> dict[str, pa.Table]:
+def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Table]:
     """The feature rows that one arrival brings about.
 
     Args:
         lake: Where the source's rows are.
         features: What to compute.
         partition: Arrival day, or `WHOLE` for a reference table.
-        views: Which views; all when None.
 
     Returns:
         View name to rows. Cost depends on the new rows and the longest window, not on the length of history.
@@ -113,8 +115,8 @@ def compute(lake: Lake, features: FeatureSet, partition: str, views: list[str] |
         connection.execute(f'CREATE TEMP TABLE rows_of_source AS SELECT * FROM "{name}"')
         connection.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM rows_of_source')
         return {
-            view: connection.execute(features.views[view].sql, {"start": start, "end": end}).to_arrow_table()
-            for view in views or features.views
+            view: connection.execute(how.sql, {"start": start, "end": end}).to_arrow_table()
+            for view, how in features.views.items()
         }
 
 

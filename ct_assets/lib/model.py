@@ -6,8 +6,8 @@ import dagster as dg
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lib.features import feature_key
-from ct_assets.lib.model_data import build_performance, build_scored
-from ct_assets.lib.monitoring import build_drift_report, build_retrain_decision
+from ct_assets.lib.model_data import build_scored
+from ct_assets.lib.monitoring import build_monitoring
 from ct_assets.lib.training import build_training_assets
 
 
@@ -22,9 +22,7 @@ def build_model(spec: ModelSpec, views: Sequence[str]) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             build_scored(spec, upstream),
-            build_performance(spec),
-            build_drift_report(spec),
-            build_retrain_decision(spec),
+            build_monitoring(spec),
             *build_training_assets(spec),
         ],
         sensors=[

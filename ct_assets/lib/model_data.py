@@ -1,6 +1,7 @@
 """Daily assets of a model: its events scored by the champion, and how they turned out."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -96,47 +97,6 @@ def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, parti
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None
 
 
-def build_performance(spec: ModelSpec) -> dg.AssetsDefinition:
-    """`performance`: predictions joined with the labels that arrived that day, and the champion's figures."""
-    metric = spec.policy.performance_metric
-
-    @dg.asset(
-        **common(spec, "performance", {"duckdb"}),
-        deps=[model_key(spec, "scored"), spec.label.source],
-        description="Predictions joined with the labels that became known that day; figures over matured cohorts.",
-        partitions_def=ARRIVAL_DAYS,
-        automation_condition=on_accepted_data(),
-        check_specs=[
-            dg.AssetCheckSpec(
-                "performance_holds",
-                asset=model_key(spec, "performance"),
-                description=f"The champion's {metric} is not below its evaluation by more than the policy allows.",
-            )
-        ],
-    )
-    def performance(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        partition = context.partition_key
-        table = join_outcomes(lake.lake(), spec, partition)
-        lake.lake().dataset(f"{spec.name}/performance").write(partition, table)
-        report = performance_report(lake.lake(), releases_of(lake, spec), spec, partition)
-        save_report(lake.lake(), spec, "performance", partition, report)
-        now, reference, drop = report["now"], report["reference"], spec.policy.performance_drop
-        fallen = None not in (now, reference, drop) and reference - now >= drop
-        return dg.MaterializeResult(
-            metadata={"dagster/row_count": table.num_rows, **{k: v for k, v in report.items() if v is not None}},
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name="performance_holds",
-                    passed=not fallen,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    metadata={k: v for k, v in report.items() if v is not None},
-                )
-            ],
-        )
-
-    return performance
-
-
 def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> pa.Table:
     """Labels that arrived on one day, each with what was predicted; O(arrived rows)."""
     labels = read_labels(lake, spec, end_of(partition), partition)
@@ -201,5 +161,5 @@ def read_report(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> dict[
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _report_path(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> Any:
+def _report_path(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> Path:
     return lake.home / "monitoring" / spec.name / kind / f"{partition}.json"

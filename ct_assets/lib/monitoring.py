@@ -1,5 +1,6 @@
 """Daily judgement of a model: has its world drifted, and is a retrain due?"""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,14 @@ from ct_assets.lake.examples import DAY, matured_before, partition_of
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.model_data import common, model_key, read_report, releases_of, save_report
+from ct_assets.lib.model_data import (
+    join_outcomes,
+    model_key,
+    performance_report,
+    read_report,
+    releases_of,
+    save_report,
+)
 from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
 from ct_assets.resources.lake import LakeResource
 
@@ -25,42 +33,113 @@ RETRAIN, SKIP, REQUEST = "retrain", "skip", "manual_request"
 MODEL_IS_CURRENT = "model_is_current"
 
 
-def build_drift_report(spec: ModelSpec) -> dg.AssetsDefinition:
-    """`drift_report`: inputs, predictions and labels of the last days against the champion's training profile."""
+def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
+    """`performance`, `drift_report` and `retrain_decision`: one judgement of one day, made in one step.
 
-    @dg.asset(
-        **common(spec, "drift_report", {"python"}),
-        deps=[model_key(spec, "scored"), model_key(spec, "performance")],
-        description=f"The last {spec.drift_window_days} days against what the champion was trained on (PSI, KS).",
-        partitions_def=ARRIVAL_DAYS,
-        automation_condition=on_accepted_data(),
+    The condition stands on the first of them alone: Dagster requests the others along with it.
+    """
+    performance, drift, decision = (model_key(spec, name) for name in ("performance", "drift_report", "retrain_decision"))
+    shared = {
+        "partitions_def": ARRIVAL_DAYS,
+        "group_name": spec.name,
+        "owners": [spec.owner],
+        "tags": {"tier": spec.tier},
+        "kinds": {"duckdb"},
+    }
+
+    @dg.multi_asset(
+        name=f"{spec.name}__monitoring",
+        specs=[
+            dg.AssetSpec(
+                performance,
+                deps=[model_key(spec, "scored"), spec.label.source],
+                description="Predictions joined with the labels that became known that day; figures over matured cohorts.",
+                automation_condition=on_accepted_data(),
+                **shared,
+            ),
+            dg.AssetSpec(
+                drift,
+                deps=[model_key(spec, "scored"), performance],
+                description=f"The last {spec.drift_window_days} days against what the champion was trained on (PSI, KS).",
+                **shared,
+            ),
+            dg.AssetSpec(
+                decision,
+                deps=[performance, drift],
+                description="Whether a retrain is due, why, and what would have flipped it; one ledger record a day.",
+                **shared,
+            ),
+        ],
         check_specs=[
             dg.AssetCheckSpec(
-                "no_drift",
-                asset=model_key(spec, "drift_report"),
-                description="Fewer columns drift than the policy retrains for.",
-            )
+                "performance_holds",
+                asset=performance,
+                description="The champion is not worse than at its evaluation by more than the policy allows.",
+            ),
+            dg.AssetCheckSpec("no_drift", asset=drift, description="Fewer columns drift than the policy retrains for."),
+            dg.AssetCheckSpec(MODEL_IS_CURRENT, asset=decision, description="No trigger of the retrain policy has fired."),
         ],
     )
-    def drift_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def monitoring(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
         partition = context.partition_key
-        report = drift_of_day(lake.lake(), releases_of(lake, spec), spec, partition)
-        save_report(lake.lake(), spec, "drift", partition, report.model_dump(mode="json") if report else {})
-        share = report.drifted_share if report else 0.0
-        limit = spec.policy.drift_share
-        return dg.MaterializeResult(
-            metadata=_drift_metadata(report),
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name="no_drift",
-                    passed=limit is None or share < limit,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    metadata={"drifted_share": share, "limit": limit if limit is not None else "off"},
-                )
-            ],
-        )
+        yield _performance(lake, spec, performance, partition)
+        yield _drift(lake, spec, drift, partition)
+        yield _decision(lake, spec, decision, partition)
 
-    return drift_report
+    return monitoring
+
+
+def _performance(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
+    table = join_outcomes(lake.lake(), spec, partition)
+    lake.lake().dataset(f"{spec.name}/performance").write(partition, table)
+    report = performance_report(lake.lake(), releases_of(lake, spec), spec, partition)
+    save_report(lake.lake(), spec, "performance", partition, report)
+    figures = {name: value for name, value in report.items() if value is not None}
+    now, reference, drop = report["now"], report["reference"], spec.policy.performance_drop
+    fallen = None not in (now, reference, drop) and reference - now >= drop
+    return dg.MaterializeResult(
+        asset_key=key,
+        metadata={"dagster/row_count": table.num_rows, **figures},
+        check_results=[_warning(key, "performance_holds", not fallen, figures)],
+    )
+
+
+def _drift(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
+    report = drift_of_day(lake.lake(), releases_of(lake, spec), spec, partition)
+    save_report(lake.lake(), spec, "drift", partition, report.model_dump(mode="json") if report else {})
+    share, limit = report.drifted_share if report else 0.0, spec.policy.drift_share
+    figures = {"drifted_share": share, "limit": limit if limit is not None else "off"}
+    return dg.MaterializeResult(
+        asset_key=key,
+        metadata=_drift_metadata(report),
+        check_results=[_warning(key, "no_drift", limit is None or share < limit, figures)],
+    )
+
+
+def _decision(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
+    evidence = gather_evidence(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
+    decision = decide(spec.policy, evidence)
+    record_decision(lake.ledger(), spec, evidence, decision)
+    reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
+    triggers = ", ".join(decision.triggers) or "none"
+    return dg.MaterializeResult(
+        asset_key=key,
+        metadata={
+            "retrain": decision.retrain,
+            "triggers": triggers,
+            "blocked_by": decision.blocked_by or "nothing",
+            "reasons": reasons,
+            "evidence": evidence.model_dump(mode="json"),
+        },
+        check_results=[_warning(key, MODEL_IS_CURRENT, not decision.retrain, {"triggers": triggers, "reasons": reasons})],
+    )
+
+
+def _warning(key: dg.AssetKey, name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:
+    """A check whose failure is news and no fault: it never blocks and never paints a run red."""
+    return dg.AssetCheckResult(
+        asset_key=key, check_name=name, passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata=metadata
+    )
 
 
 def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> DriftReport | None:
@@ -113,50 +192,6 @@ def _drift_metadata(report: DriftReport | None) -> dict[str, Any]:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def build_retrain_decision(spec: ModelSpec) -> dg.AssetsDefinition:
-    """`retrain_decision`: the policy over the evidence; its check fails when a retrain is due."""
-
-    @dg.asset(
-        **common(spec, "retrain_decision", {"python"}),
-        deps=[model_key(spec, "performance"), model_key(spec, "drift_report")],
-        description="Whether a retrain is due, why, and what would have flipped it; one ledger record a day.",
-        partitions_def=ARRIVAL_DAYS,
-        automation_condition=on_accepted_data(),
-        check_specs=[
-            dg.AssetCheckSpec(
-                MODEL_IS_CURRENT,
-                asset=model_key(spec, "retrain_decision"),
-                description="No trigger of the retrain policy has fired.",
-            )
-        ],
-    )
-    def retrain_decision(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        partition = context.partition_key
-        evidence = gather_evidence(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
-        decision = decide(spec.policy, evidence)
-        record_decision(lake.ledger(), spec, evidence, decision)
-        reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
-        return dg.MaterializeResult(
-            metadata={
-                "retrain": decision.retrain,
-                "triggers": ", ".join(decision.triggers) or "none",
-                "blocked_by": decision.blocked_by or "nothing",
-                "reasons": reasons,
-                "evidence": evidence.model_dump(mode="json"),
-            },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=MODEL_IS_CURRENT,
-                    passed=not decision.retrain,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    metadata={"triggers": ", ".join(decision.triggers) or "none", "reasons": reasons},
-                )
-            ],
-        )
-
-    return retrain_decision
 
 
 def gather_evidence(lake: Lake, ledger: Ledger, releases: Releases, spec: ModelSpec, partition: str) -> Evidence:

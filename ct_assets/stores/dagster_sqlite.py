@@ -14,6 +14,7 @@ import sqlalchemy as db
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._serdes import ConfigurableClassData
 
 BUSY_TIMEOUT_SECONDS = 60
 
@@ -46,6 +47,11 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
 class PooledSqliteRunStorage(SqliteRunStorage):
     """Runs in one SQLite file."""
 
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "PooledSqliteRunStorage":
+        """Make this class; the parent's method would make a parent."""
+        return cls.from_local(inst_data=inst_data, **config_value)
+
     @cached_property
     def _engine(self) -> db.Engine:
         return _engine(self._conn_string)
@@ -58,6 +64,15 @@ class PooledSqliteRunStorage(SqliteRunStorage):
 
 class PooledSqliteScheduleStorage(SqliteScheduleStorage):
     """Ticks and cursors of sensors in one SQLite file."""
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> "PooledSqliteScheduleStorage":
+        """Make this class; the parent's method would make a parent."""
+        storage = cls.from_local(inst_data=inst_data, **config_value)
+        assert isinstance(storage, cls)
+        return storage
 
     @cached_property
     def _engine(self) -> db.Engine:
