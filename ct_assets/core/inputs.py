@@ -1,5 +1,7 @@
 """The table a model sees: its own columns, in its own order, with its own types."""
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ct_assets.core.spec import ModelSpec
@@ -30,8 +32,19 @@ def model_inputs(spec: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for name, kind in spec.inputs.items():
         values = frame[name]
-        if kind == "numeric":
-            columns[name] = pd.to_numeric(values, errors="coerce").astype("float64").to_numpy()
-        else:
-            columns[name] = values.astype(object).where(values.notna(), MISSING_CATEGORY).astype(str).to_numpy(object)
+        columns[name] = _numbers(values) if kind == "numeric" else _categories(values)
     return pd.DataFrame(columns)
+
+
+def _numbers(values: pd.Series) -> npt.NDArray[np.float64]:
+    if values.dtype == np.float64:
+        return values.to_numpy()
+    return pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def _categories(values: pd.Series) -> npt.NDArray[np.object_]:
+    if pd.api.types.is_float_dtype(values.dtype):
+        # Whole numbers become floats beside a missing value; 2 and 2.0 are the same category.
+        values = values.convert_dtypes()
+    texts = [MISSING_CATEGORY if value is None or value is pd.NA or value != value else str(value) for value in values]
+    return np.array(texts, dtype=object)

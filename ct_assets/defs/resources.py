@@ -9,8 +9,12 @@ from ct_assets.resources.registry import RegistryResource
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """The lake, the feature store and the model registry under `$CT_HOME`."""
+    """The lake, the feature store and the model registry under `$CT_HOME`; steps run in their run's process.
+
+    A process of its own for each step would import Feast again for seconds of work.
+    """
     lake = LakeResource()
     return dg.Definitions(
-        resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)}
+        resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
+        executor=dg.in_process_executor,
     )

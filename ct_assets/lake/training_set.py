@@ -13,12 +13,29 @@ import pyarrow.parquet as pq
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.dataset import to_parquet
-from ct_assets.lake.examples import DAY, matured_before, read_events, read_labels, with_features
-from ct_assets.lake.lake import Lake
+from ct_assets.lake.examples import DAY, matured_before, partition_of, read_events, read_labels, with_features
+from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.paths import write_atomically
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+
+FEATURES_DIGEST = "features_digest"
+"""Column of scored events that names the definitions their features were made by."""
+
+
+@dataclass(frozen=True)
+class FeatureVersions:
+    """Definitions of a feature service.
+
+    Attributes:
+        views: View name to the digest of its definition.
+        digest: One digest for all of them.
+    """
+
+    views: dict[str, str]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ def build_training_set(
     spec: ModelSpec,
     as_of: pd.Timestamp,
     first: pd.Timestamp,
-    feature_versions: dict[str, str],
+    features: FeatureVersions,
 ) -> TrainingSet:
     """Take a snapshot of all matured examples known at `as_of`.
 
@@ -64,20 +81,22 @@ def build_training_set(
         spec: The model.
         as_of: Nothing that was known later enters.
         first: Start of history.
-        feature_versions: Definitions of the service's views.
+        features: Definitions of the service's views.
 
     Raises:
         ValueError: No example has matured yet.
     """
     end = matured_before(spec, as_of)
-    events = read_events(lake, spec, first, end) if end > first else pd.DataFrame()
-    if events.empty:
-        raise ValueError(f"no example of {spec.name} has matured by {as_of}: labels take {spec.label.delay}; wait for them")
+    examples = _joined(lake, spec, first, end, features.digest) if end > first else None
+    if examples is None:
+        examples = _retrieved(lake, store, spec, first, end)
     labels = read_labels(lake, spec, as_of)
-    examples = events.merge(labels[[spec.events.id_column, "label"]], on=spec.events.id_column)
+    examples = examples.merge(labels[[spec.events.id_column, "label"]], on=spec.events.id_column)
     if examples.empty:
-        raise ValueError(f"no event of {spec.name} has a label by {as_of}; check source {spec.label.source!r}")
-    examples = with_features(store, spec, examples)
+        raise ValueError(
+            f"no example of {spec.name} has matured by {as_of}: labels take {spec.label.delay}; wait for them, "
+            f"or check the sources {spec.events.source!r} and {spec.label.source!r}"
+        )
     split_at = end - spec.evaluation_days * DAY
     inputs = model_inputs(spec, examples)
     keys = [spec.events.id_column, "event_timestamp"]
@@ -93,7 +112,7 @@ def build_training_set(
         holdout_rows=int((~train).sum()),
         positives=int(frame.loc[train, "label"].sum()),
         feature_service=spec.feature_service,
-        feature_versions=feature_versions,
+        feature_versions=features.views,
     )
     folder = _folder(lake, snapshot.digest)
     if not (folder / "data.parquet").exists():
@@ -101,6 +120,32 @@ def build_training_set(
     # One set of rows can be the snapshot of two moments, when nothing matured in between.
     write_atomically(folder / "manifest.json", json.dumps(asdict(snapshot), indent=2).encode())
     return snapshot
+
+
+def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp, digest: str) -> pd.DataFrame | None:
+    """Events with the features that Feast gave when they were scored; None unless all have today's definitions.
+
+    What was known at the moment of a prediction does not change, so joining history again would give the same values.
+    """
+    name = f"{spec.name}/scored"
+    window = Window(partition_of(first), partition_of(end - pd.Timedelta(1, "us")))
+    if not lake.dataset(name).files(window.first, window.last):
+        return None
+    columns = ", ".join(f'"{c}"' for c in [spec.events.id_column, "event_timestamp", *spec.inputs, FEATURES_DIGEST])
+    sql = f"""
+SELECT {columns} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end
+ORDER BY event_timestamp, {spec.events.id_column}
+"""
+    found = lake.query(sql, {name: window}, end, {"start": first, "end": end}).to_pandas()
+    return found if (found[FEATURES_DIGEST] == digest).all() else None
+
+
+def _retrieved(
+    lake: Lake, store: "FeatureStore", spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp
+) -> pd.DataFrame:
+    """Events with their features joined anew."""
+    events = read_events(lake, spec, first, end)
+    return with_features(store, spec, events)
 
 
 def load_training_set(lake: Lake, digest: str) -> TrainingSet:

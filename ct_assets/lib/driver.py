@@ -14,9 +14,9 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._core.definitions.job_definition import JobDefinition
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._serdes import deserialize_value, serialize_value
 
 from ct_assets.lake.paths import write_atomically

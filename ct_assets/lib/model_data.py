@@ -23,10 +23,11 @@ from ct_assets.lake.examples import (
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Releases
+from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
 from ct_assets.lib.sources import arrow_schema
-from ct_assets.resources.feast import FeastResource
+from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
 
 
@@ -92,6 +93,7 @@ def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, parti
     else:
         frame[PREDICTION] = predict(spec, releases.load(champion, spec), frame)
     frame["model_version"] = pd.Series([champion.version if champion else None] * len(frame), dtype="object")
+    frame[FEATURES_DIGEST] = versions_digest(service_versions(store, spec.feature_service))
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
     schema = schema.set(schema.get_field_index("model_version"), pa.field("model_version", pa.string()))
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None

@@ -18,14 +18,19 @@ from ct_assets.core.training import predict, train
 from ct_assets.core.verdict import CHECK_NAMES, Verdict
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, load_artifact
-from ct_assets.lake.training_set import TrainingSet, build_training_set, load_training_set, read_examples
+from ct_assets.lake.training_set import (
+    FeatureVersions,
+    TrainingSet,
+    build_training_set,
+    load_training_set,
+    read_examples,
+)
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
 from ct_assets.lib.model_data import common, model_key, releases_of
 from ct_assets.lib.monitoring import RETRAIN, SKIP
 from ct_assets.lib.partitions import ARRIVAL_DAYS
 from ct_assets.lib.provenance import code_version, environment_digest
-from ct_assets.lib.report import ReportData, permutation_importance, plots, render
-from ct_assets.resources.feast import FeastResource, service_versions
+from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, CHAMPION, RegistryResource, Version
 
@@ -60,8 +65,9 @@ def _training_set(spec: ModelSpec) -> dg.AssetsDefinition:
         if as_of.tzinfo is None:
             raise ValueError(f"as_of {config.as_of!r} has no time zone; expected ISO 8601 such as 2013-06-01T00:00:00Z")
         store = feast.store()
-        versions = service_versions(store, spec.feature_service)
-        snapshot = build_training_set(lake.lake(), store, spec, as_of, pd.Timestamp(ARRIVAL_DAYS.start), versions)
+        views = service_versions(store, spec.feature_service)
+        features = FeatureVersions(views, versions_digest(views))
+        snapshot = build_training_set(lake.lake(), store, spec, as_of, pd.Timestamp(ARRIVAL_DAYS.start), features)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": snapshot.train_rows + snapshot.holdout_rows, **_plain(asdict(snapshot))},
             data_version=dg.DataVersion(snapshot.digest),
@@ -175,6 +181,9 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
     Returns:
         The verdict, the report's plots as PNG, and the report's address.
     """
+    # Plotting takes seconds to import.
+    from ct_assets.lib.report import ReportData, permutation_importance, plots, render
+
     releases = releases_of(lake, spec)
     snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
     holdout = read_examples(lake.lake(), snapshot, "holdout")

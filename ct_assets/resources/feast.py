@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import threading
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -35,10 +36,24 @@ class FeastResource(dg.ConfigurableResource):
         return feature_store(self.lake.path)
 
 
-def feature_store(home: Path) -> "FeatureStore":
-    """The feature store under `home`; definitions are applied when they changed since they were last."""
+def feature_store(home: Path, apply: bool = True) -> "FeatureStore":
+    """The feature store under `home`.
+
+    Args:
+        home: `$CT_HOME`.
+        apply: Register the repository's definitions if they changed. A server leaves that to the assets, or an older
+            one that restarts would take newer definitions back.
+    """
     with _opening:
-        return _open(home)
+        store = _open(home)
+        if apply:
+            _apply_once(home)
+        return store
+
+
+@cache
+def _apply_once(home: Path) -> None:
+    _apply(_open(home), home)
 
 
 @cache
@@ -48,9 +63,7 @@ def _open(home: Path) -> "FeatureStore":
 
     (home / "feast").mkdir(parents=True, exist_ok=True)
     os.environ["CT_HOME"] = str(home)
-    store = FeatureStore(config=repo_config.load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml"))
-    _apply(store, home)
-    return store
+    return FeatureStore(config=repo_config.load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml"))
 
 
 def _apply(store: "FeatureStore", home: Path) -> None:
@@ -78,10 +91,22 @@ def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:
     """What a feature service stands for: each of its views with a digest of its definition.
 
     Returns:
-        View name to digest; two equal digests mean the same schema, source and freshness rule.
+        View name to digest; two equal digests mean the same features, types, source, keys, freshness and code.
     """
+    projections = store.get_feature_service(service).feature_view_projections
+    stored = {view.name: view for view in store.list_feature_views()}
+    computed = {view.name: view for view in store.list_on_demand_feature_views()}
     versions = {}
-    for projection in store.get_feature_service(service).feature_view_projections:
-        features = ",".join(f"{f.name}:{f.dtype}" for f in projection.features)
-        versions[projection.name] = hashlib.sha256(features.encode()).hexdigest()[:16]
+    for projection in projections:
+        parts = sorted(f"{f.name}:{f.dtype}" for f in projection.features)
+        if view := stored.get(projection.name):
+            parts += [str(view.ttl), *view.join_keys, view.batch_source.path, view.batch_source.timestamp_field]
+        if on_demand := computed.get(projection.name):
+            parts.append(on_demand.feature_transformation.udf_string)
+        versions[projection.name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return dict(sorted(versions.items()))
+
+
+def versions_digest(versions: Mapping[str, str]) -> str:
+    """One short digest for all views of a service."""
+    return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]

@@ -114,7 +114,7 @@ class Champions:
         while not self._stop.is_set():
             pause = self.poll_seconds
             try:
-                store = store or feature_store(self.home)
+                store = store or feature_store(self.home, apply=False)
                 for name in self.specs:
                     self._poll(store, name)
             except Exception as error:
