@@ -61,7 +61,8 @@ def train(
     inputs = model_inputs(spec, examples)
     with threadpool_limits(spec.threads):
         started = time.perf_counter()
-        model.fit(inputs, examples["label"].to_numpy())
+        # An estimator that wraps another may hand back the wrapped one, so what counts is what `fit` returns.
+        model = model.fit(inputs, examples["label"].to_numpy())
         seconds = time.perf_counter() - started
         predictions = predict(spec, model, holdout)
     payload = dump_model(model, spec.trusted_types)

@@ -66,7 +66,9 @@ def _news(source: Source, before: dict[str, str], now: dict[str, str]) -> list[d
     landed: dict[str | None, list[str]] = {}
     for name, state in now.items():
         if state.endswith("+") and before.get(name) != state:
-            landed.setdefault(name.split("/")[0] if source.daily and "/" in name else None, []).append(f"{name} {state}")
+            landed.setdefault(name.split("/")[0] if source.daily and "/" in name else None, []).append(
+                f"{name} {state}"
+            )
     return [
         dg.AssetMaterialization(
             landing_key(source),

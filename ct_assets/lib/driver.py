@@ -6,12 +6,13 @@ decided by the definitions alone.
 
 import dataclasses
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import yaml
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
@@ -20,8 +21,19 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
 from ct_assets.lake.paths import write_atomically
+from ct_assets.lib.provenance import CHECKOUT
 
-MAX_ROUNDS = 50
+MAX_REQUESTS = 20
+"""How often one settling may ask for the same assets and partition."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an automation sensor asks for."""
+
+    sensor: str
+    assets: tuple[dg.AssetKey, ...]
+    partition: str | None
 
 
 @dataclass(frozen=True)
@@ -45,15 +57,22 @@ class Run:
     errors: tuple[str, ...] = ()
 
 
-def open_instance(folder: Path) -> dg.DagsterInstance:
-    """The Dagster instance that `dagster.yaml` in `folder` describes, without capture of standard output.
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The Dagster instance that the checkout's `dagster.yaml` describes, with its storage under `home`.
 
-    Capturing forks four processes a run, which costs more than a small run does.
+    Standard output is not captured: that forks four processes a run, which costs more than a small run does.
     """
-    quiet = {
-        "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    config = yaml.safe_load((CHECKOUT / "dagster.yaml").read_text())
+    storage = {
+        name: section | {"config": {"base_dir": str(home / "dagster")}}
+        for name, section in config.items()
+        if name.endswith("_storage")
     }
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=quiet))
+    quiet = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    (home / "dagster").mkdir(parents=True, exist_ok=True)
+    return dg.DagsterInstance.from_ref(
+        InstanceRef.from_dir(str(CHECKOUT), overrides={**storage, "compute_logs": quiet})
+    )
 
 
 class Driver:
@@ -64,10 +83,16 @@ class Driver:
         instance: Dagster instance whose storage takes runs and events.
         state: Folder in which cursors are kept, so that a later process goes on where this one stopped.
         on_run: Called after every run.
+        only: Names of the sensors to tick; all when None.
     """
 
     def __init__(
-        self, defs: dg.Definitions, instance: dg.DagsterInstance, state: Path, on_run: Callable[[Run], None] | None = None
+        self,
+        defs: dg.Definitions,
+        instance: dg.DagsterInstance,
+        state: Path,
+        on_run: Callable[[Run], None] | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         self.defs = defs
         self.instance = instance
@@ -78,7 +103,7 @@ class Driver:
         self._graph: AssetGraph = repository.asset_graph
         self._job = defs.resolve_implicit_global_asset_job_def()
         self._jobs: dict[tuple[dg.AssetKey, ...], JobDefinition] = {}
-        sensors = repository.sensor_defs
+        sensors = [s for s in repository.sensor_defs if only is None or s.name in only]
         self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
         self._reporting = [s for s in sensors if s not in self._automation and s.sensor_type.value == "STANDARD"]
         self._targets = {s.name: self._conditioned(s) for s in self._automation}
@@ -89,17 +114,33 @@ class Driver:
         self._load()
 
     def settle(self) -> list[Run]:
-        """Tick everything until nothing is requested; return the runs in the order of their execution."""
+        """Tick everything until nothing is requested; return the runs in the order of their execution.
+
+        A backlog is worked off day by day: what a day brings about, such as a training, comes before the next day.
+
+        Raises:
+            RuntimeError: The same assets are requested without end.
+        """
         runs: list[Run] = []
-        for _ in range(MAX_ROUNDS):
+        pending: list[Request] = []
+        asked: Counter[Request] = Counter()
+        while True:
             news = self._report()
             requested = self._tick()
-            if not requested and not news:
+            asked.update(requested)
+            pending = sorted([*pending, *requested], key=lambda request: request.partition or "")
+            if pending:
+                runs.append(self.execute(pending[0].assets, pending[0].partition, pending[0].sensor))
+                del pending[0]
+            elif not news:
                 return runs
-            for sensor, keys, partition in requested:
-                runs.append(self.execute(keys, partition, sensor))
-        names = ", ".join(sorted({key.to_user_string() for run in runs[-3:] for key in run.assets}))
-        raise RuntimeError(f"automation asks without end, last for {names}: a condition is a status and not an event")
+            if asked and max(asked.values()) > MAX_REQUESTS:
+                names = ", ".join(key.to_user_string() for key in asked.most_common(1)[0][0].assets)
+                raise RuntimeError(f"automation asks without end for {names}: a condition is a status and not an event")
+
+    def look_again(self) -> None:
+        """Consider every condition at the next tick, because another process may have made something."""
+        self._dirty = {key for keys in self._targets.values() for key in keys}
 
     def execute(
         self, keys: Iterable[dg.AssetKey], partition: str | None, sensor: str = "manual", run_config: dict | None = None
@@ -175,10 +216,10 @@ class Driver:
         self.seconds["sensors"] += time.perf_counter() - started
         return changed
 
-    def _tick(self) -> list[tuple[str, list[dg.AssetKey], str | None]]:
+    def _tick(self) -> list[Request]:
         """Evaluate the conditions that something has happened for; none of them depends on the clock."""
         started = time.perf_counter()
-        requested = []
+        requested: list[Request] = []
         for sensor in self._automation:
             due = self._targets[sensor.name] & self._dirty
             self._dirty -= due
@@ -187,7 +228,7 @@ class Driver:
         self.seconds["ticks"] += time.perf_counter() - started
         return requested
 
-    def _evaluate(self, name: str, keys: set[dg.AssetKey]) -> list[tuple[str, list[dg.AssetKey], str | None]]:
+    def _evaluate(self, name: str, keys: set[dg.AssetKey]) -> list[Request]:
         cursor = self._cursors.get(name, AssetDaemonCursor.empty())
         evaluator = AutomationConditionEvaluator(
             asset_graph=self._graph,
@@ -210,7 +251,7 @@ class Driver:
             keys = subset.expensively_compute_partition_keys() if subset.is_partitioned else [None]
             for partition in keys:
                 groups[partition].append(subset.key)
-        return [(name, groups[p], p) for p in sorted(groups, key=lambda p: p or "")]
+        return [Request(name, tuple(sorted(assets)), partition) for partition, assets in groups.items()]
 
 
 def _error(event: dg.DagsterEvent) -> str:

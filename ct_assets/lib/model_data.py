@@ -77,7 +77,9 @@ def build_scored(spec: ModelSpec, upstream: list[dg.AssetKey]) -> dg.AssetsDefin
     return scored
 
 
-def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str) -> tuple[pa.Table, str | None]:
+def score_day(
+    lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str
+) -> tuple[pa.Table, str | None]:
     """Score the events of one day with the release that was champion when the day began.
 
     Returns:

@@ -38,7 +38,9 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
 
     The condition stands on the first of them alone: Dagster requests the others along with it.
     """
-    performance, drift, decision = (model_key(spec, name) for name in ("performance", "drift_report", "retrain_decision"))
+    performance, drift, decision = (
+        model_key(spec, name) for name in ("performance", "drift_report", "retrain_decision")
+    )
     shared = {
         "partitions_def": ARRIVAL_DAYS,
         "group_name": spec.name,
@@ -77,7 +79,9 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
                 description="The champion is not worse than at its evaluation by more than the policy allows.",
             ),
             dg.AssetCheckSpec("no_drift", asset=drift, description="Fewer columns drift than the policy retrains for."),
-            dg.AssetCheckSpec(MODEL_IS_CURRENT, asset=decision, description="No trigger of the retrain policy has fired."),
+            dg.AssetCheckSpec(
+                MODEL_IS_CURRENT, asset=decision, description="No trigger of the retrain policy has fired."
+            ),
         ],
     )
     def monitoring(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
@@ -131,7 +135,9 @@ def _decision(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: 
             "reasons": reasons,
             "evidence": evidence.model_dump(mode="json"),
         },
-        check_results=[_warning(key, MODEL_IS_CURRENT, not decision.retrain, {"triggers": triggers, "reasons": reasons})],
+        check_results=[
+            _warning(key, MODEL_IS_CURRENT, not decision.retrain, {"triggers": triggers, "reasons": reasons})
+        ],
     )
 
 
@@ -162,7 +168,9 @@ def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str
         kept |= observed.columns
     known = {k: c for k, c in reference.columns.items() if k in kept}
     return compare(
-        type(reference)(reference.rows, known, reference.cap), type(current)(current.rows, kept, current.cap), spec.drift
+        type(reference)(reference.rows, known, reference.cap),
+        type(current)(current.rows, kept, current.cap),
+        spec.drift,
     )
 
 
@@ -171,7 +179,9 @@ def _labels_of_window(lake: Lake, spec: ModelSpec, partition: str) -> pd.DataFra
     start = end - spec.drift_window_days * DAY
     name = f"{spec.name}/performance"
     sql = f'SELECT label AS {LABEL} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end'
-    rows = lake.query(sql, {name: Window(partition_of(start), partition)}, end_of(partition), {"start": start, "end": end})
+    rows = lake.query(
+        sql, {name: Window(partition_of(start), partition)}, end_of(partition), {"start": start, "end": end}
+    )
     return rows.to_pandas().astype("float64")
 
 
@@ -236,7 +246,9 @@ def _newest_before(ledger: Ledger, kind: str, model: str, as_of: pd.Timestamp) -
 
 def _open_request(ledger: Ledger, spec: ModelSpec, as_of: pd.Timestamp, training: Record | None) -> Record | None:
     """The newest request by hand that no training has answered yet."""
-    request = next((r for r in ledger.records(REQUEST, spec.name, newest_first=True) if pd.Timestamp(r.as_of) <= as_of), None)
+    request = next(
+        (r for r in ledger.records(REQUEST, spec.name, newest_first=True) if pd.Timestamp(r.as_of) <= as_of), None
+    )
     answered = request is not None and training is not None and training.seq > request.seq
     return None if answered else request
 

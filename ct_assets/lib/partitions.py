@@ -10,7 +10,9 @@ LAST_ARRIVAL_DAY = "2014-01-01"
 
 ARRIVAL_DAYS = dg.DailyPartitionsDefinition(
     start_date=os.environ.get("CT_FIRST_ARRIVAL_DAY", FIRST_ARRIVAL_DAY),
-    end_date=(pd.Timestamp(os.environ.get("CT_LAST_ARRIVAL_DAY", LAST_ARRIVAL_DAY)) + pd.Timedelta(days=1)).date().isoformat(),
+    end_date=(pd.Timestamp(os.environ.get("CT_LAST_ARRIVAL_DAY", LAST_ARRIVAL_DAY)) + pd.Timedelta(days=1))
+    .date()
+    .isoformat(),
 )
 """One partition per UTC day of arrival. The recorded flights end; a live deployment moves the last day on."""
 

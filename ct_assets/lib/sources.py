@@ -91,7 +91,10 @@ def _result(lake: LakeResource, source: Source, partition: str, batches: list[Ba
             dg.AssetCheckResult(
                 check_name=CONTRACT,
                 passed=not rejected,
-                metadata={"quarantined": len(rejected), "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in reasons))},
+                metadata={
+                    "quarantined": len(rejected),
+                    "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in reasons)),
+                },
             )
         ],
     )

@@ -284,7 +284,9 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         if challenger is None:
             raise ValueError(f"{spec.name} has no challenger to promote; materialize {spec.name}/challenger first")
         release = promote(lake, registry, spec, challenger)
-        return dg.MaterializeResult(metadata=_plain(asdict(release)), data_version=dg.DataVersion(release.artifact_digest))
+        return dg.MaterializeResult(
+            metadata=_plain(asdict(release)), data_version=dg.DataVersion(release.artifact_digest)
+        )
 
     return champion
 
@@ -314,7 +316,11 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     )
     releases.load(release, spec)
     moves = releases.moves()
-    content = {"version": release.version, "previous": moves[-1]["version"] if moves else None, "verdict": verdict.digest}
+    content = {
+        "version": release.version,
+        "previous": moves[-1]["version"] if moves else None,
+        "verdict": verdict.digest,
+    }
     releases.save(release)
     # Recorded before the alias moves: a crash in between leaves a decision that the next run carries out.
     lake.ledger().append(
