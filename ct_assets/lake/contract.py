@@ -44,6 +44,9 @@ def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
     if missing:
         found = ", ".join(map(str, frame.columns))
         return [*reasons, f"column(s) {', '.join(missing)} missing; found {found}: ask the sender to restore them"]
+    nested = _not_text(source, frame)
+    if nested:
+        return [*reasons, *nested]
     try:
         source.schema.validate(frame, lazy=True)
     except SchemaErrors as error:
@@ -52,6 +55,20 @@ def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
     if repeated:
         reasons.append(f"{repeated} rows repeat the key {', '.join(source.key)}; expected one row per key")
     return reasons
+
+
+def _not_text(source: Source, frame: pd.DataFrame) -> list[str]:
+    """Columns of objects that are no text, such as lists or bytes; pandera takes any object for text."""
+    kinds = {
+        name: pd.api.types.infer_dtype(frame[name], skipna=True)
+        for name in source.schema.columns
+        if frame[name].dtype == object
+    }
+    return [
+        f"column {name}: expected text or the declared type; found {kind} values: ask the sender to convert them"
+        for name, kind in kinds.items()
+        if kind not in ("string", "empty")
+    ]
 
 
 def _in_words(cases: pd.DataFrame, examples: int = 3) -> list[str]:

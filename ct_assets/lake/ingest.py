@@ -59,14 +59,34 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
     """
     folder = landing_folder(lake.home, source.name, partition)
     names = sorted(p.name for p in folder.glob("*") if p.is_file() and not p.name.startswith((".", "_")))
-    return [_take_in(lake, source, partition, folder / name) for name in names]
+    batches = [_take_in(lake, source, partition, folder / name) for name in names]
+    # Last, so that each note lists what was accepted beside it.
+    for batch in batches:
+        if batch.status == "quarantined":
+            _quarantine(lake, folder / batch.name, batch)
+    return batches
+
+
+def open_rejections(lake: Lake, source: Source, partition: str) -> list[str]:
+    """Why the contract of a partition is broken: rejected files that nothing accepted later has made up for.
+
+    Returns:
+        One line per reason, with the file's name. A file that was moved out of quarantine by hand no longer counts.
+    """
+    held = {f.digest for f in lake.dataset(source.name).partition(partition)}
+    found = sorted(_quarantined(lake.home, source.name, partition).glob("*.json"))
+    notes = [json.loads(note.read_text()) for note in found if note.with_suffix("").exists()]
+    return [
+        f"{note['file']}: {reason}" for note in notes if held <= set(note["accepted"]) for reason in note["reasons"]
+    ]
 
 
 def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
+    """Accept a file or recognize it; one to be rejected is only judged."""
     payload = path.read_bytes()
     digest = hashlib.sha256(payload).hexdigest()
     dataset = lake.dataset(source.name)
-    archived = _folder(lake.home / "archive", source.name, partition) / path.name
+    archived = _archived(lake.home, source.name, partition, path.name, digest)
     known = {f.digest: f for f in dataset.partition(partition)}.get(digest)
     if known:
         # A file that is stored but not yet archived was interrupted between the two, and is no second delivery.
@@ -79,7 +99,7 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
     if table is not None:
         reasons = contract_breaches(source, table.to_pandas()) or _surprises(dataset, source, partition, table)
     if table is None or reasons:
-        return _quarantine(lake.home, source.name, partition, path, digest, rows, reasons)
+        return Batch(source.name, partition, path.name, digest, "quarantined", rows, tuple(reasons))
     table = _conform(source, table)
     if source.stable:
         _store_profile(dataset, source, partition, digest, table)
@@ -92,9 +112,7 @@ def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
     try:
         return pq.read_table(io.BytesIO(payload)), []
     except pa.ArrowException as error:
-        reason = (
-            f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off: ask the sender to resend it"
-        )
+        reason = f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off or is something else: ask the sender to resend it"
         return None, [reason]
 
 
@@ -109,14 +127,14 @@ def _conform(source: Source, table: pa.Table) -> pa.Table:
 
 def _surprises(dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
     """Columns declared stable that moved overnight: a change at the sender, such as another unit."""
-    history = _history(dataset, source, partition) if source.stable else None
+    history = _history(dataset, partition) if source.stable else None
     if history is None:
         return []
     batch = profile(table.select(list(source.stable)).to_pandas(), None)
     return [change.detail for change in upstream_change(history, batch, list(source.stable))]
 
 
-def _history(dataset: Dataset, source: Source, partition: str) -> Profile | None:
+def _history(dataset: Dataset, partition: str) -> Profile | None:
     first = (pd.Timestamp(partition) - pd.Timedelta(days=HISTORY_DAYS)).date().isoformat()
     paths = [
         _profile_path(dataset, f.partition, f.digest)
@@ -136,22 +154,31 @@ def _profile_path(dataset: Dataset, partition: str, digest: str) -> Path:
     return dataset.root / partition / f"{digest[:32]}.profile.json"
 
 
-def _quarantine(
-    home: Path, source: str, partition: str, path: Path, digest: str, rows: int, reasons: list[str]
-) -> Batch:
-    folder = _folder(home / "quarantine", source, partition)
-    target = folder / f"{digest[:12]}-{path.name}"
+def _quarantine(lake: Lake, path: Path, batch: Batch) -> None:
+    target = _quarantined(lake.home, batch.source, batch.partition) / f"{batch.digest[:12]}-{batch.name}"
     note = {
-        "source": source,
-        "partition": partition,
-        "file": path.name,
-        "digest": digest,
-        "rows": rows,
-        "reasons": reasons,
+        "source": batch.source,
+        "partition": batch.partition,
+        "file": batch.name,
+        "digest": batch.digest,
+        "rows": batch.rows,
+        "reasons": list(batch.reasons),
+        "accepted": [f.digest for f in lake.dataset(batch.source).partition(batch.partition)],
     }
     write_atomically(target.with_name(target.name + ".json"), json.dumps(note, indent=2).encode())
     _move(path, target)
-    return Batch(source, partition, path.name, digest, "quarantined", rows, tuple(reasons))
+
+
+def _archived(home: Path, source: str, partition: str, name: str, digest: str) -> Path:
+    """Where a file is kept; under its digest too when another one of its name is there already."""
+    target = _folder(home / "archive", source, partition) / name
+    if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != digest:
+        target = target.with_name(f"{digest[:12]}-{name}")
+    return target
+
+
+def _quarantined(home: Path, source: str, partition: str) -> Path:
+    return _folder(home / "quarantine", source, partition)
 
 
 def _move(path: Path, target: Path) -> None:

@@ -78,7 +78,9 @@ class Releases:
         """
         path = self._folder("verdicts") / f"{version}.json"
         if not path.exists():
-            raise FileNotFoundError(f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first")
+            raise FileNotFoundError(
+                f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first"
+            )
         verdict = Verdict.model_validate_json(path.read_text())
         verdict.verify()
         return verdict
@@ -136,7 +138,9 @@ class Releases:
         elif not any(r.evidence.get("verdict") == verdict.digest for r in self.ledger.records("verdict", self.model)):
             problem = "the ledger knows no such verdict"
         if problem:
-            raise ArtifactError(f"version {release.version} of {self.model} must not serve: {problem}; evaluate it again")
+            raise ArtifactError(
+                f"version {release.version} of {self.model} must not serve: {problem}; evaluate it again"
+            )
         return verdict
 
     def load(self, release: Release, spec: ModelSpec) -> Any:

@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 
 import dagster as dg
 from fsspec.core import url_to_fs
 
 from ct_assets.lake.contract import Source
+from ct_assets.lib.partitions import ARRIVAL_DAYS
 from ct_assets.lib.sources import landing_key
 from ct_assets.resources.lake import LakeResource
 
@@ -32,11 +34,19 @@ def build_arrival_sensor(sources: Sequence[Source], minimum_interval_seconds: in
     def arrivals(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult:
         seen: dict[str, dict[str, str]] = json.loads(context.cursor or "{}")
         now: dict[str, dict[str, str]] = {}
-        events = []
+        events, misplaced = [], []
         for source in sources:
             before = seen.get(source.name, {})
             now[source.name] = _look(f"{lake.path}/landing/{source.name}", before)
-            events += _news(source, before, now[source.name])
+            landed = _landed(before, now[source.name])
+            misplaced += [f"{source.name}/{name}" for name in landed if not _in_place(source, name)]
+            events += _news(source, {name: state for name, state in landed.items() if _in_place(source, name)})
+        if misplaced:
+            context.log.warning(
+                f"not taken in, as they lie in no folder of an arrival day: {', '.join(misplaced)}; expected "
+                f"landing/<source>/<day>/<file> with a day from {ARRIVAL_DAYS.get_first_partition_key()} to "
+                f"{ARRIVAL_DAYS.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them there"
+            )
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 
     return arrivals
@@ -61,21 +71,35 @@ def _look(folder: str, before: dict[str, str]) -> dict[str, str]:
     return states
 
 
-def _news(source: Source, before: dict[str, str], now: dict[str, str]) -> list[dg.AssetMaterialization]:
-    """One event per partition with files that have settled since the last look."""
-    landed: dict[str | None, list[str]] = {}
-    for name, state in now.items():
-        if state.endswith("+") and before.get(name) != state:
-            landed.setdefault(name.split("/")[0] if source.daily and "/" in name else None, []).append(
-                f"{name} {state}"
-            )
+def _landed(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """The files that have settled since the last look."""
+    return {name: state for name, state in now.items() if state.endswith("+") and before.get(name) != state}
+
+
+def _in_place(source: Source, name: str) -> bool:
+    """Whether a file lies where its source's batches are taken in from."""
+    *folders, _ = name.split("/")
+    if not source.daily:
+        return not folders
+    return len(folders) == 1 and folders[0] in _days()
+
+
+@cache
+def _days() -> frozenset[str]:
+    return frozenset(ARRIVAL_DAYS.get_partition_keys())
+
+
+def _news(source: Source, landed: dict[str, str]) -> list[dg.AssetMaterialization]:
+    """One event per partition with files that have landed."""
+    files: dict[str | None, list[str]] = {}
+    for name, state in landed.items():
+        files.setdefault(name.split("/")[0] if source.daily else None, []).append(f"{name} {state}")
     return [
         dg.AssetMaterialization(
             landing_key(source),
             partition=partition,
-            metadata={"files": len(files)},
-            tags={"dagster/data_version": sha256("\n".join(files).encode()).hexdigest()[:32]},
+            metadata={"files": len(names)},
+            tags={"dagster/data_version": sha256("\n".join(names).encode()).hexdigest()[:32]},
         )
-        for partition, files in sorted(landed.items(), key=lambda item: item[0] or "")
-        if source.daily == (partition is not None)
+        for partition, names in sorted(files.items(), key=lambda item: item[0] or "")
     ]

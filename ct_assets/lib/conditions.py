@@ -9,22 +9,39 @@ import dagster as dg
 AC = dg.AutomationCondition
 
 
-def _unhandled(trigger: dg.AutomationCondition) -> dg.AutomationCondition:
-    """`trigger` has fired since the partition was last requested or made.
+def _latched(trigger: dg.AutomationCondition) -> dg.AutomationCondition:
+    """`trigger` has fired since the partition was last requested and since it was last made.
 
-    A partition that is missing counts as fired from the first look on: `since_last_handled()` forgets what was there
-    when the daemon started, and a backlog would wait for ever.
+    Two latches and not one that either of the two resets, as `since_last_handled()` is: what fires and is handled
+    between two ticks is put in order by its timestamps, and Dagster's OR has none. A trigger that comes right after a
+    run would be lost.
     """
-    handled = AC.newly_requested() | AC.newly_updated()
-    return (trigger | AC.missing().newly_true()).since(handled)
+    return trigger.since(AC.newly_requested()) & trigger.since(AC.newly_updated())
+
+
+def _backlog() -> dg.AutomationCondition:
+    """The partition is missing since the first look, and was neither requested nor made.
+
+    A latch forgets what was there when the daemon started, and a backlog would wait for ever.
+    """
+    return AC.missing().newly_true().since(AC.newly_requested() | AC.newly_updated())
+
+
+def _renewed() -> dg.AutomationCondition:
+    """Something upstream was made anew, or is about to be made in the same run.
+
+    The second needs no latch: where something holds it back now, the first fires when upstream is there.
+    """
+    return _latched(AC.any_deps_match(AC.newly_updated())) | AC.any_deps_match(AC.will_be_requested())
 
 
 def on_arrival() -> dg.AutomationCondition:
     """A batch has landed for this partition.
 
-    Latched until handled, so a batch that lands while the partition is being taken in is not forgotten.
+    Latched until requested, and not until made: a batch that lands while the partition is being taken in may come too
+    late for that run, and the next one finds it. A run that finds nothing changes nothing.
     """
-    landed = _unhandled(AC.any_deps_match(AC.newly_updated()))
+    landed = AC.any_deps_match(AC.newly_updated()).since(AC.newly_requested()) | _backlog()
     return (landed & ~AC.any_deps_missing() & ~AC.in_progress()).with_label("a batch has landed")
 
 
@@ -34,7 +51,7 @@ def on_accepted_data() -> dg.AutomationCondition:
     Requested together with its upstream where possible: the blocking check inside the run then stops bad data. After
     a failed check it waits until the check is green again.
     """
-    fresh = _unhandled(AC.any_deps_match(AC.newly_updated() | AC.will_be_requested()))
+    fresh = _renewed() | _backlog()
     return (
         fresh
         & ~AC.any_deps_missing()
@@ -50,7 +67,7 @@ def retrain_is_due(decision: dg.AssetKey) -> dg.AutomationCondition:
     The latch is on the decision's materialization and the check only filters it: the bare check would ask for a
     training at every tick, and its first failure alone would never ask again while drift persists.
     """
-    decided = AC.asset_matches(decision, AC.newly_updated()).since_last_handled()
+    decided = _latched(AC.asset_matches(decision, AC.newly_updated()))
     due = AC.asset_matches(decision, AC.any_checks_match(AC.check_failed()))
     return (decided & due & ~AC.in_progress()).with_label("a retrain is due")
 
@@ -60,8 +77,9 @@ def on_new_input() -> dg.AutomationCondition:
 
     No bootstrap term: what is missing downstream of a training waits for the next training.
     """
-    fresh = AC.any_deps_match(AC.newly_updated() | AC.will_be_requested()).since_last_handled()
-    return (fresh & ~AC.any_deps_missing() & ~AC.any_deps_in_progress() & ~AC.in_progress()).with_label("input is new")
+    return (_renewed() & ~AC.any_deps_missing() & ~AC.any_deps_in_progress() & ~AC.in_progress()).with_label(
+        "input is new"
+    )
 
 
 def gate_passed() -> dg.AutomationCondition:
@@ -70,6 +88,6 @@ def gate_passed() -> dg.AutomationCondition:
     Evaluated a tick after the evaluation, when its verdict stands; a rejected challenger leaves the run green and this
     condition false.
     """
-    judged = AC.any_deps_match(AC.newly_updated()).since_last_handled()
+    judged = _latched(AC.any_deps_match(AC.newly_updated()))
     passed = AC.all_deps_match(AC.all_checks_match(AC.check_passed()))
     return (judged & passed & ~AC.any_deps_in_progress() & ~AC.in_progress()).with_label("the gate has passed")

@@ -21,6 +21,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
 from ct_assets.lake.paths import write_atomically
+from ct_assets.lib.liveness import Liveness
 from ct_assets.lib.provenance import CHECKOUT
 
 MAX_REQUESTS = 20
@@ -81,7 +82,8 @@ class Driver:
     Args:
         defs: All definitions.
         instance: Dagster instance whose storage takes runs and events.
-        state: Folder in which cursors are kept, so that a later process goes on where this one stopped.
+        state: Folder in which cursors are kept, so that a later process goes on where this one stopped. Runs that a
+            killed process left unfinished are reported as failed.
         on_run: Called after every run.
         only: Names of the sensors to tick; all when None.
     """
@@ -112,6 +114,8 @@ class Driver:
         # What has to be looked at; everything once, since conditions remember from their first evaluation on.
         self._dirty: set[dg.AssetKey] = {key for keys in self._targets.values() for key in keys}
         self._load()
+        self._liveness = Liveness(state)
+        self._liveness.fail_orphans(instance)
 
     def settle(self) -> list[Run]:
         """Tick everything until nothing is requested; return the runs in the order of their execution.
@@ -155,7 +159,7 @@ class Driver:
             partition_key=partition,
             raise_on_error=False,
             run_config=run_config,
-            tags={"dagster/sensor_name": sensor} if sensor != "manual" else None,
+            tags=self._liveness.tags | ({"dagster/sensor_name": sensor} if sensor != "manual" else {}),
         )
         touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
         self._touch(touched, touched)

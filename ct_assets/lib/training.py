@@ -17,7 +17,7 @@ from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import predict, train
 from ct_assets.core.verdict import CHECK_NAMES, Verdict
 from ct_assets.lake.paths import write_atomically
-from ct_assets.lake.releases import Release, load_artifact
+from ct_assets.lake.releases import load_artifact
 from ct_assets.lake.training_set import (
     FeatureVersions,
     TrainingSet,
@@ -29,10 +29,11 @@ from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
 from ct_assets.lib.model_data import common, model_key, releases_of
 from ct_assets.lib.monitoring import RETRAIN, SKIP
 from ct_assets.lib.partitions import ARRIVAL_DAYS
+from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
-from ct_assets.resources.registry import CHALLENGER, CHAMPION, RegistryResource, Version
+from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
 
 
 class TrainingSetConfig(dg.Config):
@@ -289,45 +290,6 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return champion
-
-
-def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, challenger: Version) -> Release:
-    """Make a challenger the champion, if and only if its verdict passed for exactly its artifact.
-
-    Raises:
-        ArtifactError: The verdict is missing a pass, or is about something else.
-        VerdictError: The verdict was changed.
-        FileNotFoundError: The challenger was never judged.
-    """
-    releases = releases_of(lake, spec)
-    verdict = releases.verdict(challenger.version)
-    bound = verdict.bindings
-    snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
-    release = Release(
-        model=spec.name,
-        version=challenger.version,
-        artifact=challenger.artifact,
-        artifact_digest=challenger.tags["artifact_digest"],
-        feature_service=spec.feature_service,
-        feature_versions=bound.feature_versions,
-        training_set=snapshot.digest,
-        verdict=verdict.digest,
-        as_of=snapshot.as_of,
-    )
-    releases.load(release, spec)
-    moves = releases.moves()
-    content = {
-        "version": release.version,
-        "previous": moves[-1]["version"] if moves else None,
-        "verdict": verdict.digest,
-    }
-    releases.save(release)
-    # Recorded before the alias moves: a crash in between leaves a decision that the next run carries out.
-    lake.ledger().append(
-        "promotion", spec.name, pd.Timestamp(release.as_of), content, key=f"promotion/{spec.name}/{release.version}"
-    )
-    registry.point(spec.name, CHAMPION, release.version)
-    return release
 
 
 def _digest_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:

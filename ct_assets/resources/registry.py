@@ -53,7 +53,9 @@ class RegistryResource(dg.ConfigurableResource):
     @property
     def uri(self) -> str:
         """Where MLflow keeps runs and versions."""
-        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.lake.path}/mlflow/mlflow.db"
+        return (
+            self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.lake.path}/mlflow/mlflow.db"
+        )
 
     def register(
         self,
@@ -77,7 +79,9 @@ class RegistryResource(dg.ConfigurableResource):
         """
         client = self.client()
         self._ensure(name)
-        known = [v for v in client.search_model_versions(f"name='{name}'") if v.tags.get("training") == tags["training"]]
+        known = [
+            v for v in client.search_model_versions(f"name='{name}'") if v.tags.get("training") == tags["training"]
+        ]
         if known:
             version = known[0]
         else:

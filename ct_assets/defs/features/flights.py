@@ -18,7 +18,9 @@ STATISTICS = {
 }
 
 
-def delays(prefix: str, key: str, kind: str, windows: dict[str, tuple[str, ...]], expression: str | None = None) -> FeatureSql:
+def delays(
+    prefix: str, key: str, kind: str, windows: dict[str, tuple[str, ...]], expression: str | None = None
+) -> FeatureSql:
     """SQL of one delay view.
 
     Args:
@@ -56,7 +58,9 @@ OUTCOME_FEATURES = FeatureSet(
     lookback_days=7,
     owner=OWNER,
     views={
-        "origin_delays": delays("origin", "origin", "departure", {"3h": ("mean", "late", "count"), "24h": ("mean", "count")}),
+        "origin_delays": delays(
+            "origin", "origin", "departure", {"3h": ("mean", "late", "count"), "24h": ("mean", "count")}
+        ),
         "carrier_delays": delays("carrier", "carrier", "arrival", {"6h": ("mean", "count"), "7d": ("mean", "late")}),
         "destination_delays": delays("dest", "dest", "arrival", {"24h": ("mean", "count")}),
         "route_delays": delays("route", "route", "arrival", {"7d": ("mean", "late", "count")}),
@@ -100,7 +104,19 @@ SELECT origin, observed_at AS event_timestamp, known_at AS created, temp AS temp
   precip AS precipitation, pressure, visib AS visibility
 FROM weather WHERE known_at >= $start AND known_at < $end ORDER BY known_at, origin
 """,
-            ("origin", "observed_at", "known_at", "temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"),
+            (
+                "origin",
+                "observed_at",
+                "known_at",
+                "temp",
+                "dewp",
+                "humid",
+                "wind_dir",
+                "wind_speed",
+                "precip",
+                "pressure",
+                "visib",
+            ),
         )
     },
 )

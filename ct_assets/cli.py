@@ -1,0 +1,171 @@
+"""`ct`: the command line of the platform."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from ct_assets.lake.paths import default_home
+
+if TYPE_CHECKING:
+    from ct_assets.core.spec import ModelSpec
+
+app = typer.Typer(
+    no_args_is_help=True, help="Continuous training as software-defined assets.", pretty_exceptions_enable=False
+)
+console = Console()
+
+
+@app.command()
+def demo(
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days of 2013 to let arrive.")] = 365,
+    faults: Annotated[bool, typer.Option(help="Plant bad batches.")] = True,
+) -> None:
+    """Run the main job: a year of flights, day by day, through the whole loop."""
+    from ct_assets.demo.run import run_demo
+    from ct_assets.demo.story import tell
+
+    home = _home()
+    tell(run_demo(home, days, console, faults), home, console)
+
+
+@app.command()
+def feed(
+    days: Annotated[int, typer.Option(min=1, max=366, help="How many days to land.")] = 1,
+    first: Annotated[str, typer.Option(help="First day, YYYY-MM-DD; the day after the last one fed when empty.")] = "",
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two days.")] = 0.0,
+    faults: Annotated[bool, typer.Option(help="Plant bad batches.")] = False,
+) -> None:
+    """Land flights as an operational system would send them, one file a source and day."""
+    from ct_assets.feeds.pace import land_days
+
+    for day, written in land_days(_home(), days, first, every, faults):
+        console.print(f"{day}: {written} file(s) landed")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Show what arrived, what was decided, and what serves."""
+    from ct_assets.defs.sources.contracts import SOURCES
+    from ct_assets.lake.summary import summarize
+    from ct_assets.resources.lake import open_ledger
+    from ct_assets.words import status_tables
+
+    home = _home()
+    summaries = {model: summarize(home, open_ledger(home), [s.name for s in SOURCES], model) for model in _specs()}
+    finished = home / "demo" / "summary.json"
+    if finished.exists():
+        told = json.loads(finished.read_text())
+        for summary in summaries.values():
+            summary.update({k: told[k] for k in ("auc", "logloss", "seconds")})
+    if as_json:
+        typer.echo(json.dumps(summaries, indent=2))
+        return
+    for model, summary in summaries.items():
+        for part in status_tables(model, summary):
+            console.print(part)
+
+
+@app.command()
+def why(
+    model: str, version: Annotated[str, typer.Argument(help="A version; the champion when left out.")] = ""
+) -> None:
+    """Explain in words how a version came to be, and what became of it."""
+    from ct_assets.resources.lake import open_ledger
+    from ct_assets.words import explain
+
+    try:
+        typer.echo(explain(open_ledger(_home()), _known(model), version))
+    except LookupError as error:
+        _fail(error)
+
+
+@app.command()
+def retrain(model: str, reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")]) -> None:
+    """Ask for a retrain; the next decision answers."""
+    from ct_assets.resources.lake import open_ledger
+    from ct_assets.words import newest_moment
+
+    ledger = open_ledger(_home())
+    record = ledger.append("manual_request", _known(model), newest_moment(ledger, model), {"reason": reason})
+    console.print(f"Recorded as number {record.seq}. The next retrain decision of {model} will take it up.")
+
+
+@app.command()
+def rollback(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
+    to: Annotated[str, typer.Option(help="Release to return to; the previous one when left out.")] = "",
+) -> None:
+    """Move the champion back to an earlier release."""
+    from ct_assets.lib.promotion import rollback as roll_back
+    from ct_assets.resources.lake import LakeResource
+    from ct_assets.resources.registry import RegistryResource
+
+    lake = LakeResource(home=str(_home()))
+    try:
+        release = roll_back(lake, RegistryResource(lake=lake), _known(model), reason, to or None)
+    except (ValueError, FileNotFoundError) as error:
+        _fail(error)
+    console.print(f"{model} serves version {release.version} again (trained as of {release.as_of[:10]}): {reason}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve every model's champion over HTTP."""
+    import uvicorn
+
+    from ct_assets.serving.app import create_app
+
+    uvicorn.run(create_app(_specs(), _home()), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    serve_port: Annotated[int, typer.Option(help="Port of the prediction server.")] = 8000,
+    every: Annotated[float, typer.Option(help="Seconds between two arriving days; 0 for no feeder.")] = 60.0,
+) -> None:
+    """Run the Dagster UI and daemon, the feeder and the prediction server together."""
+    from ct_assets.develop import develop
+
+    develop(_home(), port, serve_port, every, console)
+
+
+def _specs() -> "dict[str, ModelSpec]":
+    from ct_assets.defs.models import load_specs
+
+    return load_specs()
+
+
+def _known(model: str) -> str:
+    if model not in _specs():
+        _fail(LookupError(f"no model {model!r}; models: {', '.join(_specs())}"))
+    return model
+
+
+def _fail(error: Exception) -> NoReturn:
+    Console(stderr=True).print(f"[red]{error}[/]")
+    raise typer.Exit(1)
+
+
+def _home() -> Path:
+    home = default_home()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["CT_HOME"] = str(home)
+    return home
+
+
+def main() -> None:
+    """Entry point for `python -m ct_assets.cli`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

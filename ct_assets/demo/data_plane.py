@@ -1,0 +1,86 @@
+"""The data half of the demo, in a process of its own: files land, and the data sensors and assets take them in.
+
+It runs ahead of the models' half. That changes no decision, since every computation sees only what was known at its
+moment of event time.
+"""
+
+import json
+import traceback
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Semaphore
+from pathlib import Path
+from typing import Any
+
+from ct_assets.lake.paths import write_atomically
+
+AHEAD_DAYS = 3
+"""How many days the data may be ahead of the models."""
+
+
+@dataclass
+class DayDone:
+    """What the data half reports after each day.
+
+    Attributes:
+        day: UTC day of arrival.
+        seconds: Time spent since the last report, by stage.
+        failed: Failed runs: partition and errors.
+        error: Traceback, if the process cannot go on.
+    """
+
+    day: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+
+
+def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDone]", ahead: Semaphore) -> None:
+    """Feed day after day and let the data sensors take it in; the entry point of the child process.
+
+    Args:
+        home: `$CT_HOME`.
+        days: UTC days to feed.
+        faults: Whether the upstream system makes its planted mistakes.
+        done: Takes one report a day.
+        ahead: Acquired for each day, so that data does not run too far ahead.
+    """
+    from ct_assets.demo.driving import quiet
+
+    quiet()
+    try:
+        _run(Path(home), days, faults, done, ahead)
+    except Exception:
+        done.put(DayDone("", error=traceback.format_exc()))
+
+
+def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]", ahead: Semaphore) -> None:
+    from ct_assets.demo.driving import DATA_SENSORS, load_driver, settle_memory
+    from ct_assets.feeds import feed_wave
+    from ct_assets.feeds.faults import deliveries
+    from ct_assets.feeds.nycflights import NycFlights
+    from ct_assets.lib.driver import Run
+
+    report = DayDone("")
+
+    def on_run(run: Run) -> None:
+        report.seconds["data"] = report.seconds.get("data", 0.0) + run.seconds
+        if not run.success:
+            report.failed.append({"partition": run.partition, "errors": list(run.errors)})
+
+    driver = load_driver(home, DATA_SENSORS, on_run)
+    feed = NycFlights()
+    settle_memory()
+    driver.settle()
+    for day in days:
+        ahead.acquire()
+        report = DayDone(day)
+        for wave in deliveries(feed, date.fromisoformat(day), faults):
+            feed_wave(wave, str(home))
+            driver.settle()
+        driver.save()
+        write_atomically(home / "demo" / "data_plane.json", json.dumps({"day": day}).encode())
+        report.seconds |= {f"data_{stage}": seconds for stage, seconds in driver.seconds.items()}
+        driver.seconds.clear()
+        done.put(DayDone(**asdict(report)))

@@ -1,0 +1,40 @@
+"""What both halves of the demo share: quiet libraries, and a driver over the real definitions."""
+
+import atexit
+import gc
+import logging
+import os
+import warnings
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ct_assets.lib.driver import Driver, Run
+
+DATA_SENSORS = ("arrivals", "data_automation")
+
+
+def quiet() -> None:
+    """Keep libraries from talking over the progress display, and from sending anything home."""
+    logging.disable(logging.WARNING)
+    # Libraries set filters of their own when they are imported, so a filter set here would not last.
+    warnings.showwarning = lambda *_args, **_kwargs: None
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("FEAST_USAGE", "False")
+
+
+def load_driver(home: Path, sensors: Collection[str], on_run: "Callable[[Run], None]") -> "Driver":
+    """A driver for some of the sensors, with its cursors under `home`."""
+    from ct_assets.definitions import defs
+    from ct_assets.lib.driver import Driver, open_instance
+
+    return Driver(defs(), open_instance(home), home / "demo" / "cursors", on_run, sensors)
+
+
+def settle_memory() -> None:
+    """Take what is loaded by now out of the garbage collector's rounds, which otherwise visit it all day long."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+    gc.set_threshold(50_000, 20, 50)

@@ -1,0 +1,211 @@
+"""The demo's main loop: the models' half, the progress display, and what comes of it."""
+
+import json
+import time
+from collections import defaultdict
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ct_assets.demo.data_plane import AHEAD_DAYS, DayDone, run_data_plane
+from ct_assets.demo.driving import load_driver, quiet, settle_memory
+from ct_assets.lake.paths import write_atomically
+
+FIRST_DAY = pd.Timestamp("2013-01-01", tz="UTC")
+SABOTAGE_FROM = pd.Timestamp("2013-02-01", tz="UTC")
+"""The first promotion after this is followed by a training on shuffled labels."""
+SAVE_EVERY_DAYS = 5
+
+
+def run_demo(home: Path, days: int, console: Console, faults: bool = True) -> dict[str, Any]:
+    """Let `days` days of flights arrive and the platform do the rest.
+
+    A demo that was killed goes on where it stopped; one that was finished only tells its result again.
+
+    Args:
+        home: `$CT_HOME`.
+        days: Number of days from 1 January 2013.
+        console: Where progress is shown.
+        faults: Whether the planted mistakes happen.
+
+    Returns:
+        The summary, also written to `demo/summary.json`.
+    """
+    started = time.perf_counter()
+    quiet()
+    calendar = [(FIRST_DAY + timedelta(days=n)).date().isoformat() for n in range(days)]
+    progress = _read(home / "demo" / "progress.json")
+    loop = Loop(home, calendar, faults, console)
+    loop.seconds.update(progress.get("seconds", {}))
+    loop.run(progress.get("day", ""))
+    if (finished := _read(home / "demo" / "summary.json")) and finished["days"] == days:
+        return finished
+    return _conclude(home, loop, FIRST_DAY + timedelta(days=days), started)
+
+
+class Loop:
+    """The models' half of the demo.
+
+    Args:
+        home: `$CT_HOME`.
+        calendar: UTC days in order.
+        faults: Whether the planted mistakes happen.
+        console: Where progress is shown.
+    """
+
+    def __init__(self, home: Path, calendar: list[str], faults: bool, console: Console) -> None:
+        from ct_assets.defs.models.flight_delay.spec import SPEC
+
+        self.home = home
+        self.calendar = calendar
+        self.faults = faults
+        self.console = console
+        self.spec = SPEC
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def run(self, last: str) -> None:
+        """Work off every day after `last`, the last one that was saved."""
+        data_done = _read(self.home / "demo" / "data_plane.json").get("day", "")
+        todo = [day for day in self.calendar if day > last]
+        if not todo:
+            return
+        context = get_context("spawn")
+        done, ahead = context.Queue(), context.Semaphore(AHEAD_DAYS)
+        feeding = [day for day in self.calendar if day > data_done]
+        child = context.Process(
+            target=run_data_plane, args=(str(self.home), feeding, self.faults, done, ahead), daemon=True
+        )
+        child.start()
+        self._driver = load_driver(self.home, [f"{self.spec.name}_automation"], self._on_run)
+        self._driver.settle()
+        settle_memory()
+        try:
+            self._days(todo, data_done, done, ahead)
+        finally:
+            child.terminate()
+            child.join()
+
+    def _days(self, todo: list[str], data_done: str, done: Any, ahead: Any) -> None:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+        ) as bar:
+            task = bar.add_task("arrival days", total=len(self.calendar), completed=len(self.calendar) - len(todo))
+            for day in todo:
+                if day > data_done:
+                    self._note(_next(done))
+                    ahead.release()
+                self._driver.look_again()
+                self._driver.settle()
+                bar.update(task, advance=1, description=f"{day}, champion {self._champion()}")
+                if day == todo[-1] or pd.Timestamp(day).dayofyear % SAVE_EVERY_DAYS == 0:
+                    self._save(day)
+
+    def _champion(self) -> str:
+        from ct_assets.resources.lake import open_ledger
+
+        records = [
+            r for kind in ("promotion", "rollback") if (r := open_ledger(self.home).latest(kind, self.spec.name))
+        ]
+        return f"v{max(records, key=lambda r: r.seq).evidence['version']}" if records else "none yet"
+
+    def _note(self, report: DayDone) -> None:
+        if report.error:
+            raise RuntimeError(f"the data half of the demo stopped:\n{report.error}")
+        for stage, seconds in report.seconds.items():
+            self.seconds[stage] += seconds
+        for failure in report.failed:
+            self.console.print(f"  [yellow]{failure['partition']}[/]: a batch was stopped; see `ct status`")
+
+    def _on_run(self, run: Any) -> None:
+        names = {key.path[-1] for key in run.assets}
+        stage = "score_and_watch" if "scored" in names else "promote" if names == {"champion"} else "train_and_judge"
+        self.seconds[stage] += run.seconds
+        if not run.success:
+            raise RuntimeError(f"{', '.join(sorted(names))} of {run.partition} failed: {'; '.join(run.errors)}")
+        if run.sensor != "manual" and stage == "train_and_judge":
+            self._tell()
+        elif stage == "promote":
+            self._sabotage()
+
+    def _tell(self) -> None:
+        from ct_assets.resources.lake import open_ledger
+
+        retrain, verdict = (open_ledger(self.home).latest(kind, self.spec.name) for kind in ("retrain", "verdict"))
+        if retrain and verdict:
+            outcome = "[green]passed[/]" if verdict.evidence["passed"] else "[red]rejected[/]"
+            triggers = ", ".join(retrain.evidence["decision"]["triggers"])
+            self.console.print(
+                f"  {retrain.as_of[:10]}: retrain ({triggers}), v{verdict.evidence['version']} {outcome}"
+            )
+
+    def _sabotage(self) -> None:
+        """Train once on shuffled labels, as a person would from the launchpad."""
+        from ct_assets.resources.lake import open_ledger
+
+        promotions = open_ledger(self.home).records("promotion", self.spec.name)
+        late = [r for r in promotions if pd.Timestamp(r.as_of) >= SABOTAGE_FROM]
+        # A demo that goes on after a kill may promote the same challenger again, and is to plant this once.
+        if not late or promotions[-1] != late[0]:
+            return
+        params = self.spec.estimator.model_dump(mode="json")
+        challenger = {"estimator": "ct_assets.demo.sabotage.ShuffledLabels", "params": params}
+        model = self.spec.name
+        self._driver.execute(
+            [_key(model, name) for name in ("training_set", "challenger", "evaluation")],
+            None,
+            run_config={
+                "ops": {
+                    f"{model}__training_set": {"config": {"as_of": late[0].as_of}},
+                    f"{model}__challenger": {"config": challenger},
+                }
+            },
+        )
+
+    def _save(self, day: str) -> None:
+        self._driver.save()
+        for stage, seconds in self._driver.seconds.items():
+            self.seconds[f"model_{stage}"] += seconds
+        self._driver.seconds.clear()
+        progress = {"day": day, "seconds": dict(self.seconds)}
+        write_atomically(self.home / "demo" / "progress.json", json.dumps(progress).encode())
+
+
+def _conclude(home: Path, loop: Loop, end: pd.Timestamp, started: float) -> dict[str, Any]:
+    from ct_assets.defs.sources.contracts import SOURCES
+    from ct_assets.demo.compare import compare
+    from ct_assets.lake.summary import summarize
+    from ct_assets.resources.lake import open_ledger
+
+    begun = time.perf_counter()
+    with loop.console.status("comparing with a model trained once and one retrained monthly"):
+        figures = compare(home, loop.spec, FIRST_DAY, end)
+    loop.seconds["compare"] += time.perf_counter() - begun
+    loop.seconds["total"] += time.perf_counter() - started
+    summary = summarize(home, open_ledger(home), [s.name for s in SOURCES], loop.spec.name)
+    summary |= figures | {"seconds": {k: round(v, 2) for k, v in sorted(loop.seconds.items())}}
+    write_atomically(home / "demo" / "summary.json", json.dumps(summary, indent=2).encode())
+    return summary
+
+
+def _next(done: Any) -> DayDone:
+    report: DayDone = done.get(timeout=600)
+    return report
+
+
+def _key(model: str, name: str) -> Any:
+    import dagster as dg
+
+    return dg.AssetKey([model, name])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}

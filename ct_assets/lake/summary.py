@@ -1,0 +1,55 @@
+"""What has happened under a home, from its ledger and manifests."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ct_assets.core.ledger import Ledger, Record
+from ct_assets.lake.lake import Lake
+
+
+def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) -> dict[str, Any]:
+    """Count what arrived and list what was decided.
+
+    Args:
+        home: `$CT_HOME`.
+        ledger: The decision records.
+        sources: Names of the sources.
+        model: Name of the model.
+
+    Returns:
+        `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `rollbacks`, `champion`.
+    """
+    lake = Lake(home)
+    files = {source: lake.dataset(source).files() for source in sources}
+    accepted = [f for found in files.values() for f in found]
+    quarantined = [r for r in ledger.records("quarantined") if r.model in sources]
+    duplicate = [r for r in ledger.records("duplicate") if r.model in sources]
+    rows = {
+        "accepted": sum(f.rows for f in accepted),
+        "quarantined": _rows(quarantined),
+        "duplicate": _rows(duplicate),
+    }
+    batches = {"quarantined": len(quarantined), "duplicate": len(duplicate)}
+    moves = [r for r in ledger.records(model=model) if r.kind in ("promotion", "rollback")]
+    verdicts = ledger.records("verdict", model)
+    return {
+        "days": len({f.partition for f in accepted if f.partition[:1].isdigit()}),
+        "batches": {"landed": len(accepted) + sum(batches.values()), **batches},
+        "rows": {"landed": sum(rows.values()), **rows},
+        "retrains": [
+            {"as_of": r.as_of, "triggers": r.evidence["decision"]["triggers"]} for r in ledger.records("retrain", model)
+        ],
+        "promotions": [_move(r) for r in moves if r.kind == "promotion"],
+        "rejections": [{**_move(r), "reasons": r.evidence["reasons"]} for r in verdicts if not r.evidence["passed"]],
+        "rollbacks": [{**_move(r), "reason": r.evidence["reason"]} for r in moves if r.kind == "rollback"],
+        "champion": moves[-1].evidence["version"] if moves else None,
+    }
+
+
+def _rows(records: Iterable[Record]) -> int:
+    return sum(r.evidence["rows"] for r in records)
+
+
+def _move(record: Record) -> dict[str, Any]:
+    return {"as_of": record.as_of, "version": record.evidence["version"]}

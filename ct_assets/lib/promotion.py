@@ -1,0 +1,88 @@
+"""Moves of the champion: forward to a challenger that passed, back to an earlier release."""
+
+import pandas as pd
+
+from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.releases import Release, Releases
+from ct_assets.lake.training_set import load_training_set
+from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import CHAMPION, RegistryResource, Version
+
+
+def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, challenger: Version) -> Release:
+    """Make a challenger the champion, if and only if its verdict passed for exactly its artifact.
+
+    Raises:
+        ArtifactError: The verdict is missing a pass, or is about something else.
+        VerdictError: The verdict was changed.
+        FileNotFoundError: The challenger was never judged.
+    """
+    releases = Releases(lake.path, spec.name, lake.ledger())
+    verdict = releases.verdict(challenger.version)
+    bound = verdict.bindings
+    snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
+    release = Release(
+        model=spec.name,
+        version=challenger.version,
+        artifact=challenger.artifact,
+        artifact_digest=challenger.tags["artifact_digest"],
+        feature_service=spec.feature_service,
+        feature_versions=bound.feature_versions,
+        training_set=snapshot.digest,
+        verdict=verdict.digest,
+        as_of=snapshot.as_of,
+    )
+    releases.load(release, spec)
+    moves = releases.moves()
+    content = {
+        "version": release.version,
+        "previous": moves[-1]["version"] if moves else None,
+        "verdict": verdict.digest,
+    }
+    releases.save(release)
+    # Recorded before the alias moves: a crash in between leaves a decision that the next run carries out.
+    lake.ledger().append(
+        "promotion", spec.name, pd.Timestamp(release.as_of), content, key=f"promotion/{spec.name}/{release.version}"
+    )
+    registry.point(spec.name, CHAMPION, release.version)
+    return release
+
+
+def rollback(
+    lake: LakeResource, registry: RegistryResource, model: str, reason: str, version: str | None = None
+) -> Release:
+    """Move the champion back to an earlier release.
+
+    Args:
+        lake: Names the home.
+        registry: Where the alias is.
+        model: Name of the model.
+        reason: Why, in words; it is recorded.
+        version: Release to return to; the one before the present champion when None.
+
+    Returns:
+        The release that serves from now on.
+
+    Raises:
+        ValueError: There is no earlier release, or it is the champion already.
+        FileNotFoundError: `version` is no release.
+        ArtifactError: The release may not serve: its verdict, or the record of it, does not hold.
+    """
+    releases = Releases(lake.path, model, lake.ledger())
+    moves = releases.moves()
+    if not moves:
+        raise ValueError(f"{model} has no champion yet, so there is nothing to roll back")
+    present = str(moves[-1]["version"])
+    earlier = [str(m["version"]) for m in moves if str(m["version"]) != present]
+    if version is None and not earlier:
+        raise ValueError(f"version {present} is the only release of {model} so far; there is none to return to")
+    target = version or earlier[-1]
+    if target == present:
+        raise ValueError(f"version {target} of {model} is the champion already; name another with --to")
+    release = releases.get(target)
+    releases.check(release)
+    # A move in event time: it counts from the newest moment that anything was decided for.
+    as_of = max(pd.Timestamp(r.as_of) for r in lake.ledger().records(model=model))
+    lake.ledger().append("rollback", model, as_of, {"version": target, "previous": present, "reason": reason})
+    registry.point(model, CHAMPION, target)
+    return release

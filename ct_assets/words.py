@@ -1,0 +1,124 @@
+"""Decisions in words: what the ledger says, for people."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+
+from ct_assets.core.ledger import Ledger, Record
+
+
+def newest_moment(ledger: Ledger, model: str) -> pd.Timestamp:
+    """The newest moment of event time that anything was decided for."""
+    moments = [pd.Timestamp(r.as_of) for r in ledger.records(model=model)]
+    return max(moments, default=pd.Timestamp(0, tz="UTC"))
+
+
+def explain(ledger: Ledger, model: str, version: str = "") -> str:
+    """How a version came to be, how it was judged, and when it served.
+
+    Args:
+        ledger: The decision records.
+        model: Name of the model.
+        version: Version to explain; the champion when empty.
+
+    Raises:
+        LookupError: There is no champion, or no such version.
+    """
+    records = ledger.records(model=model)
+    moves = [r for r in records if r.kind in ("promotion", "rollback")]
+    if not version and not moves:
+        raise LookupError(f"{model} has no champion yet. {_latest_decision(records)}")
+    version = version or str(moves[-1].evidence["version"])
+    training = _of_version(records, "training", version)
+    if training is None:
+        known = ", ".join(str(r.evidence["version"]) for r in records if r.kind == "training") or "none"
+        raise LookupError(f"{model} has no version {version}; versions: {known}")
+    lines = [f"{model} version {version}", ""]
+    lines += _why_trained(records, training)
+    lines += _how_judged(_of_version(records, "verdict", version))
+    lines += _when_served(moves, version)
+    lines += ["", _latest_decision(records)]
+    return "\n".join(lines)
+
+
+def _why_trained(records: list[Record], training: Record) -> list[str]:
+    evidence = training.evidence
+    lines = [
+        f"Trained as of {training.as_of[:10]} on {evidence['train_rows']:,} examples "
+        f"(training set {evidence['training_set'][:12]}, code {evidence['code_version'][:12]}).",
+    ]
+    decision = next((r for r in records if r.kind == "retrain" and r.as_of == training.as_of), None)
+    if decision is None:
+        return [*lines, "It was trained by hand: no retrain was due at that moment."]
+    told = decision.evidence["decision"]
+    return [*lines, *(f"  because of {name}: {told['reasons'][name]}" for name in told["triggers"])]
+
+
+def _how_judged(verdict: Record | None) -> list[str]:
+    if verdict is None:
+        return ["It was never judged, so it may not serve."]
+    challenger, champion = (verdict.evidence["metrics"].get(side) for side in ("challenger", "champion"))
+    compared = ", ".join(
+        f"{name} {value:.4f}" + (f" (champion {champion[name]:.4f})" if champion and champion.get(name) else "")
+        for name, value in (challenger or {}).items()
+        if name in ("auc", "logloss", "brier", "ece") and value is not None
+    )
+    if verdict.evidence["passed"]:
+        return [f"The gate passed it: {compared}."]
+    return [f"The gate rejected it: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
+
+
+def _when_served(moves: list[Record], version: str) -> list[str]:
+    lines = []
+    for move, following in zip(moves, [*moves[1:], None], strict=True):
+        if str(move.evidence["version"]) != version:
+            continue
+        until = (
+            f"until {following.as_of[:10]}, when version {following.evidence['version']} took over"
+            if following
+            else "to this day"
+        )
+        how = f"after a rollback ({move.evidence['reason']})" if move.kind == "rollback" else "promoted"
+        lines.append(f"It was champion from {move.as_of[:10]} ({how}) {until}.")
+    return lines or ["It never served."]
+
+
+def _latest_decision(records: list[Record]) -> str:
+    decisions = [r for r in records if r.kind in ("retrain", "skip")]
+    if not decisions:
+        return "Nothing was decided about it yet."
+    decision = decisions[-1].evidence["decision"]
+    head = f"Newest decision, {decisions[-1].as_of[:10]}: " + ("retrain." if decision["retrain"] else "no retrain.")
+    return "\n".join([head, *(f"  {name}: {reason}" for name, reason in decision["reasons"].items())])
+
+
+def _of_version(records: list[Record], kind: str, version: str) -> Record | None:
+    return next((r for r in reversed(records) if r.kind == kind and str(r.evidence.get("version")) == version), None)
+
+
+def status_tables(model: str, summary: dict[str, Any]) -> Iterator[RenderableType]:
+    """A model's state as tables."""
+    batches, rows = summary["batches"], summary["rows"]
+    yield f"{model}: champion {'version ' + str(summary['champion']) if summary['champion'] else 'none yet'}"
+    yield (
+        f"{summary['days']} days, {batches['landed']} batches landed, {batches['quarantined']} quarantined, "
+        f"{batches['duplicate']} duplicate; {rows['accepted']:,} of {rows['landed']:,} rows accepted"
+    )
+    yield decisions_table(summary)
+
+
+def decisions_table(summary: dict[str, Any]) -> Table:
+    """Every retrain, promotion, rejection and rollback, in order."""
+    table = Table(title="What was decided, and why", title_justify="left")
+    for column in ("as of", "decision", "why"):
+        table.add_column(column, overflow="fold")
+    rows = [(r["as_of"], 0, "retrain", ", ".join(r["triggers"])) for r in summary["retrains"]]
+    rows += [(r["as_of"], 1, f"reject v{r['version']}", "; ".join(r["reasons"])) for r in summary["rejections"]]
+    rows += [(r["as_of"], 2, f"promote v{r['version']}", "its verdict passed") for r in summary["promotions"]]
+    rows += [(r["as_of"], 3, f"roll back to v{r['version']}", r["reason"]) for r in summary["rollbacks"]]
+    for as_of, _, decision, why in sorted(rows):
+        table.add_row(as_of[:10], decision, why)
+    return table
