@@ -19,7 +19,7 @@ OWNER = "data@ct-assets.example"
 
 
 def _view(
-    name: str, entity: Entity, ttl: timedelta, features: dict[str, FeastType], description: str, upstream: str
+    name: str, entity: Entity, *, ttl: timedelta, features: dict[str, FeastType], description: str, upstream: str
 ) -> FeatureView:
     source = FileSource(
         name=name,
@@ -52,32 +52,32 @@ def _delays(prefix: str, windows: dict[str, tuple[str, ...]]) -> dict[str, Feast
 route_info = _view(
     "route_info",
     route,
-    timedelta(days=3),
-    {"distance": Float64},
-    "Great-circle distance in miles, as published with the schedule",
-    "flights",
+    ttl=timedelta(days=3),
+    features={"distance": Float64},
+    description="Great-circle distance in miles, as published with the schedule",
+    upstream="flights",
 )
 origin_load = _view(
     "origin_load",
     origin_hour,
-    timedelta(days=3),
-    {"scheduled_departures": Int64},
-    "Departures scheduled at an airport within a UTC hour",
-    "flights",
+    ttl=timedelta(days=3),
+    features={"scheduled_departures": Int64},
+    description="Departures scheduled at an airport within a UTC hour",
+    upstream="flights",
 )
 plane = _view(
     "plane",
     tail,
-    timedelta(0),
-    {"year_built": Float64, "seats": Float64, "engines": Float64},
-    "The aircraft, from the registry of planes",
-    "planes",
+    ttl=timedelta(0),
+    features={"year_built": Float64, "seats": Float64, "engines": Float64},
+    description="The aircraft, from the registry of planes",
+    upstream="planes",
 )
 weather = _view(
     "weather",
     origin,
-    timedelta(hours=6),
-    {
+    ttl=timedelta(hours=6),
+    features={
         "temperature": Float64,
         "dew_point": Float64,
         "humidity": Float64,
@@ -87,56 +87,56 @@ weather = _view(
         "pressure": Float64,
         "visibility": Float64,
     },
-    "Latest hourly observation at the airport (Fahrenheit, miles per hour, inches, millibars, miles)",
-    "weather",
+    description="Latest hourly observation at the airport (Fahrenheit, miles per hour, inches, millibars, miles)",
+    upstream="weather",
 )
 origin_delays = _view(
     "origin_delays",
     origin,
-    timedelta(days=1),
-    _delays("origin", {"3h": ("mean", "late", "count"), "24h": ("mean", "count")}),
-    "Departure delays at the airport up to its latest departure",
-    "flight_outcomes",
+    ttl=timedelta(days=1),
+    features=_delays("origin", {"3h": ("mean", "late", "count"), "24h": ("mean", "count")}),
+    description="Departure delays at the airport up to its latest departure",
+    upstream="flight_outcomes",
 )
 carrier_delays = _view(
     "carrier_delays",
     carrier,
-    timedelta(days=7),
-    _delays("carrier", {"6h": ("mean", "count"), "7d": ("mean", "late")}),
-    "Arrival delays of the airline up to its latest arrival",
-    "flight_outcomes",
+    ttl=timedelta(days=7),
+    features=_delays("carrier", {"6h": ("mean", "count"), "7d": ("mean", "late")}),
+    description="Arrival delays of the airline up to its latest arrival",
+    upstream="flight_outcomes",
 )
 destination_delays = _view(
     "destination_delays",
     destination,
-    timedelta(days=1),
-    _delays("dest", {"24h": ("mean", "count")}),
-    "Arrival delays at the destination up to its latest arrival",
-    "flight_outcomes",
+    ttl=timedelta(days=1),
+    features=_delays("dest", {"24h": ("mean", "count")}),
+    description="Arrival delays at the destination up to its latest arrival",
+    upstream="flight_outcomes",
 )
 route_delays = _view(
     "route_delays",
     route,
-    timedelta(days=7),
-    _delays("route", {"7d": ("mean", "late", "count")}),
-    "Arrival delays on the route up to its latest arrival",
-    "flight_outcomes",
+    ttl=timedelta(days=7),
+    features=_delays("route", {"7d": ("mean", "late", "count")}),
+    description="Arrival delays on the route up to its latest arrival",
+    upstream="flight_outcomes",
 )
 tail_delays = _view(
     "tail_delays",
     tail,
-    timedelta(days=3),
-    _delays("tail", {"3d": ("mean", "last", "count")}),
-    "Arrival delays of the aircraft up to its latest arrival",
-    "flight_outcomes",
+    ttl=timedelta(days=3),
+    features=_delays("tail", {"3d": ("mean", "last", "count")}),
+    description="Arrival delays of the aircraft up to its latest arrival",
+    upstream="flight_outcomes",
 )
 network_delays = _view(
     "network_delays",
     network,
-    timedelta(days=1),
-    _delays("network", {"3h": ("mean", "late", "count")}),
-    "Departure delays of the whole network up to the latest departure",
-    "flight_outcomes",
+    ttl=timedelta(days=1),
+    features=_delays("network", {"3h": ("mean", "late", "count")}),
+    description="Departure delays of the whole network up to the latest departure",
+    upstream="flight_outcomes",
 )
 
 VIEWS = [
@@ -176,6 +176,7 @@ def flight_calendar(inputs: dict[str, Any]) -> dict[str, Any]:
     Feast stores this function as source and runs it alone, so it imports what it needs. A time is a datetime from the
     offline store and whole seconds from a request.
     """
+    import math
     from datetime import UTC, datetime
     from zoneinfo import ZoneInfo
 
@@ -190,7 +191,7 @@ def flight_calendar(inputs: dict[str, Any]) -> dict[str, Any]:
         "weekday": [moment.isoweekday() for moment in local],
         "scheduled_minutes": [(b - a).total_seconds() / 60 for a, b in zip(departures, arrivals, strict=True)],
         "plane_age": [
-            None if built is None or built != built else moment.year - built
+            None if built is None or math.isnan(built) else moment.year - built
             for moment, built in zip(local, inputs["year_built"], strict=True)
         ],
     }

@@ -85,7 +85,7 @@ def _by_month(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figures(arms: dict[str, pd.DataFrame], metric: str) -> dict[str, Any]:
-    months: dict[str, dict[str, float]] = {arm: frame[metric].round(6).to_dict() for arm, frame in arms.items()}
+    months: dict[str, dict[Any, Any]] = {arm: frame[metric].round(6).to_dict() for arm, frame in arms.items()}
     return {
         "served": _mean(months["served"].values()),
         "static": _mean(months["static"].values()),

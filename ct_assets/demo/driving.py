@@ -17,7 +17,8 @@ DATA_SENSORS = ("arrivals", "data_automation")
 
 def quiet() -> None:
     """Keep libraries from talking over the progress display, and from sending anything home."""
-    logging.disable(logging.WARNING)
+    # Failed runs are reported by the demo itself.
+    logging.disable(logging.ERROR)
     # Libraries set filters of their own when they are imported, so a filter set here would not last.
     warnings.showwarning = lambda *_args, **_kwargs: None
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

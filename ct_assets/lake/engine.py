@@ -43,7 +43,7 @@ def _database(threads: int, memory_limit: str | None, spill: str | None) -> duck
         Path(spill).mkdir(parents=True, exist_ok=True)
     own = tempfile.TemporaryDirectory(prefix="duckdb-", dir=spill)
     atexit.register(own.cleanup)
-    settings: dict[str, str | int] = {"threads": threads, "temp_directory": own.name}
+    settings: dict[str, str | bool | int | float | list[str]] = {"threads": threads, "temp_directory": own.name}
     if memory_limit is not None:
         settings["memory_limit"] = memory_limit
     database = duckdb.connect(":memory:", config=settings)

@@ -112,7 +112,10 @@ def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
     try:
         return pq.read_table(io.BytesIO(payload)), []
     except pa.ArrowException as error:
-        reason = f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off or is something else: ask the sender to resend it"
+        reason = (
+            f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off or is something else: "
+            "ask the sender to resend it"
+        )
         return None, [reason]
 
 

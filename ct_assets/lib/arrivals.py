@@ -45,7 +45,7 @@ def build_arrival_sensor(sources: Sequence[Source], minimum_interval_seconds: in
             context.log.warning(
                 f"not taken in, as they lie in no folder of an arrival day: {', '.join(misplaced)}; expected "
                 f"landing/<source>/<day>/<file> with a day from {ARRIVAL_DAYS.get_first_partition_key()} to "
-                f"{ARRIVAL_DAYS.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them there"
+                f"{ARRIVAL_DAYS.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them"
             )
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 

@@ -99,7 +99,7 @@ class Driver:
         self.defs = defs
         self.instance = instance
         self.state = state
-        self.on_run = on_run or (lambda run: None)
+        self.on_run = on_run
         self.seconds: dict[str, float] = defaultdict(float)
         repository = defs.get_repository_def()
         self._graph: AssetGraph = repository.asset_graph
@@ -165,7 +165,8 @@ class Driver:
         self._touch(touched, touched)
         errors = tuple(_error(e) for e in result.filter_events(lambda e: e.is_step_failure))
         run = Run(sensor, assets, partition, result.success, time.perf_counter() - started, errors)
-        self.on_run(run)
+        if self.on_run:
+            self.on_run(run)
         return run
 
     def save(self) -> None:
@@ -252,8 +253,8 @@ class Driver:
         for subset in subsets:
             if not isinstance(subset.key, dg.AssetKey) or subset.is_empty:
                 continue
-            keys = subset.expensively_compute_partition_keys() if subset.is_partitioned else [None]
-            for partition in keys:
+            partitions = sorted(subset.expensively_compute_partition_keys()) if subset.is_partitioned else [None]
+            for partition in partitions:
                 groups[partition].append(subset.key)
         return [Request(name, tuple(sorted(assets)), partition) for partition, assets in groups.items()]
 

@@ -1,6 +1,7 @@
 """Daily assets of a model: its events scored by the champion, and how they turned out."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ WHERE event_timestamp >= $start AND event_timestamp < $end AND model_version = $
     reference = releases.verdict(champion.version).metrics["challenger"].get(policy.performance_metric)
     now = metrics_for(spec.task).one[policy.performance_metric](rows["label"], rows[PREDICTION]) if len(rows) else None
     return empty | {
-        "now": now if now == now else None,
+        "now": None if now is None or math.isnan(now) else now,
         "reference": reference,
         "rows": len(rows),
         "label_rate": float(rows["label"].mean()) if len(rows) else None,

@@ -41,7 +41,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
     performance, drift, decision = (
         model_key(spec, name) for name in ("performance", "drift_report", "retrain_decision")
     )
-    shared = {
+    shared: dict[str, Any] = {
         "partitions_def": ARRIVAL_DAYS,
         "group_name": spec.name,
         "owners": [spec.owner],
@@ -55,14 +55,14 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 performance,
                 deps=[model_key(spec, "scored"), spec.label.source],
-                description="Predictions joined with the labels that became known that day; figures over matured cohorts.",
+                description="Predictions joined with the labels that became known that day; figures on mature ones.",
                 automation_condition=on_accepted_data(),
                 **shared,
             ),
             dg.AssetSpec(
                 drift,
                 deps=[model_key(spec, "scored"), performance],
-                description=f"The last {spec.drift_window_days} days against what the champion was trained on (PSI, KS).",
+                description=f"The last {spec.drift_window_days} days against the champion's training (PSI, KS).",
                 **shared,
             ),
             dg.AssetSpec(

@@ -151,7 +151,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
     @dg.asset(
         **common(spec, "evaluation", {"scikitlearn", "html"}),
         deps=[model_key(spec, "challenger")],
-        description="Challenger and champion on the newest labels that neither was trained on: the gate and its report.",
+        description="Challenger and champion on the newest labels, not trained on: the gate and its report.",
         automation_condition=on_new_input(),
         check_specs=[dg.AssetCheckSpec(name, asset=key) for name in CHECK_NAMES],
     )
@@ -203,7 +203,7 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
             champion_digest=champion.artifact_digest if champion else None,
             feature_versions=snapshot.feature_versions,
             training_set_digest=snapshot.digest,
-            as_of=as_of,
+            as_of=snapshot.as_of,
         ),
         window=(holdout["event_timestamp"].min(), holdout["event_timestamp"].max()) if len(holdout) else None,
         artifact_mb=Path(challenger.artifact).stat().st_size / 1e6,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -77,7 +77,7 @@ def _apply(store: "FeatureStore", home: Path) -> None:
             return
         wanted = import_module("feature_repo.repo").OBJECTS
         names = {(type(o).__name__, o.name) for o in wanted}
-        registered = [
+        registered: list[Any] = [
             *store.list_feature_services(),
             *store.list_on_demand_feature_views(),
             *store.list_feature_views(),
@@ -99,9 +99,11 @@ def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:
     versions = {}
     for projection in projections:
         parts = sorted(f"{f.name}:{f.dtype}" for f in projection.features)
-        if view := stored.get(projection.name):
+        view: Any = stored.get(projection.name)
+        on_demand: Any = computed.get(projection.name)
+        if view:
             parts += [str(view.ttl), *view.join_keys, view.batch_source.path, view.batch_source.timestamp_field]
-        if on_demand := computed.get(projection.name):
+        if on_demand:
             parts.append(on_demand.feature_transformation.udf_string)
         versions[projection.name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return dict(sorted(versions.items()))

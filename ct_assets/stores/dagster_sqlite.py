@@ -58,6 +58,7 @@ class PooledSqliteRunStorage(SqliteRunStorage):
 
     @contextmanager
     def connect(self) -> Iterator[db.Connection]:
+        """A connection of the pool, in a transaction."""
         with self._engine.begin() as connection:
             yield connection
 
@@ -80,5 +81,6 @@ class PooledSqliteScheduleStorage(SqliteScheduleStorage):
 
     @contextmanager
     def connect(self) -> Iterator[db.Connection]:
+        """A connection of the pool, in a transaction."""
         with self._engine.begin() as connection:
             yield connection

@@ -34,7 +34,8 @@ def delays(
         f"{STATISTICS[s].format(w=w)} AS {prefix}_{s}_{w}" for w, statistics in windows.items() for s in statistics
     )
     frames = ",\n  ".join(
-        f"w{w} AS (PARTITION BY {key} ORDER BY known_at RANGE BETWEEN INTERVAL {DURATIONS[w]} PRECEDING AND CURRENT ROW)"
+        f"w{w} AS (PARTITION BY {key} ORDER BY known_at "
+        f"RANGE BETWEEN INTERVAL {DURATIONS[w]} PRECEDING AND CURRENT ROW)"
         for w in windows
     )
     sql = f"""

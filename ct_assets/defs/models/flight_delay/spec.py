@@ -25,7 +25,9 @@ FROM flights
     label=LabelSpec(
         source="flight_outcomes",
         delay=timedelta(hours=36),
-        sql="SELECT flight_id, CAST(delay > 15 AS TINYINT) AS label, known_at FROM flight_outcomes WHERE kind = 'arrival'",
+        sql="""
+SELECT flight_id, CAST(delay > 15 AS TINYINT) AS label, known_at FROM flight_outcomes WHERE kind = 'arrival'
+""",
     ),
     entities=("origin", "carrier", "dest", "route", "tailnum", "origin_hour", "network"),
     request={"sched_dep": "timestamp", "sched_arr": "timestamp"},

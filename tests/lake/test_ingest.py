@@ -1,0 +1,435 @@
+"""What becomes of a file that lands; expected outcomes are written down by hand."""
+
+import io
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow as arrow
+import pyarrow.parquet as pq
+import pytest
+
+from ct_assets.defs.sources.contracts import FLIGHT_OUTCOMES, FLIGHTS, PLANES, WEATHER
+from ct_assets.feeds import Delivery, feed_wave, parquet_bytes
+from ct_assets.feeds.faults import FAULTS, deliveries
+from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.lake import ingest as module
+from ct_assets.lake.contract import Source
+from ct_assets.lake.dataset import WHOLE, Dataset
+from ct_assets.lake.ingest import Batch, ingest, open_rejections
+from ct_assets.lake.lake import Lake
+
+READINGS = Source(
+    name="readings",
+    schema=pa.DataFrameSchema(
+        {
+            "id": pa.Column(object),
+            "value": pa.Column(float, pa.Check.in_range(0, 1000), coerce=True),
+            "note": pa.Column(object, nullable=True),
+            "known_at": pa.Column("datetime64[us, UTC]"),
+        }
+    ),
+    key=("id",),
+    description="Readings",
+    owner="team:test",
+    stable=("value",),
+    min_rows=2,
+)
+DAY, NEXT = "2013-01-01", "2013-01-02"
+BY_NAME = {source.name: source for source in (FLIGHTS, FLIGHT_OUTCOMES, WEATHER)}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def feed() -> NycFlights:
+    return NycFlights()
+
+
+def readings(rows: int = 40, **columns: object) -> pd.DataFrame:
+    content = {
+        "id": [f"r{i}" for i in range(rows)],
+        "value": [10.0 + i % 7 for i in range(rows)],
+        "note": [None if i % 3 else "fine" for i in range(rows)],
+        "known_at": pd.to_datetime([f"{DAY}T{i % 24:02d}:00Z" for i in range(rows)]).as_unit("us"),
+    }
+    return pd.DataFrame(content | columns)
+
+
+def payload(frame: pd.DataFrame) -> bytes:
+    return parquet_bytes(arrow.Table.from_pandas(frame, preserve_index=False))
+
+
+def land(lake: Lake, content: pd.DataFrame | bytes, name: str = "readings.parquet", folder: str = DAY) -> Path:
+    path = lake.home / "landing" / "readings" / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else payload(content))
+    return path
+
+
+def ingest_one(lake: Lake, partition: str = DAY) -> Batch:
+    (batch,) = ingest(lake, READINGS, partition)
+    return batch
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def ids(lake: Lake, partition: str = DAY) -> list[str]:
+    dataset = lake.dataset("readings")
+    return sorted(i for p in dataset.paths(dataset.partition(partition)) for i in pq.read_table(p)["id"].to_pylist())
+
+
+# -- What is accepted
+
+
+def test_an_accepted_batch_is_in_the_lake_and_its_file_in_the_archive(lake: Lake) -> None:
+    land(lake, readings())
+    batch = ingest_one(lake)
+    assert (batch.status, batch.rows, batch.reasons) == ("accepted", 40, ())
+    assert ids(lake) == sorted(readings()["id"])
+    assert below(lake.home / "landing") == []
+    assert below(lake.home / "archive") == [f"readings/{DAY}/readings.parquet"]
+
+
+def test_a_name_with_spaces_is_a_name(lake: Lake) -> None:
+    land(lake, readings(), "my readings (1).parquet")
+    assert ingest_one(lake).status == "accepted"
+    assert below(lake.home / "archive") == [f"readings/{DAY}/my readings (1).parquet"]
+
+
+def test_columns_that_nobody_asked_for_are_left_out(lake: Lake) -> None:
+    land(lake, readings(secret="x"))
+    assert ingest_one(lake).status == "accepted"
+    dataset = lake.dataset("readings")
+    assert pq.read_table(dataset.paths(dataset.files())[0]).column_names == ["id", "value", "note", "known_at"]
+
+
+def test_an_all_null_text_column_keeps_the_contract(lake: Lake) -> None:
+    land(lake, readings(note=None))
+    assert ingest_one(lake).status == "accepted"
+
+
+def test_two_files_of_one_day_add_up(lake: Lake) -> None:
+    land(lake, readings(20), "a.parquet")
+    land(lake, readings().iloc[20:], "b.parquet")
+    assert [b.status for b in ingest(lake, READINGS, DAY)] == ["accepted", "accepted"]
+    assert ids(lake) == sorted(readings()["id"])
+
+
+def test_hidden_and_temporary_files_are_not_looked_at(lake: Lake) -> None:
+    land(lake, b"half", ".readings.parquet.part")
+    land(lake, b"half", "_SUCCESS")
+    assert ingest(lake, READINGS, DAY) == []
+    assert len(below(lake.home / "landing")) == 2
+
+
+def test_nothing_landed_is_nothing_taken_in(lake: Lake) -> None:
+    assert ingest(lake, READINGS, DAY) == []
+
+
+# -- What arrives twice
+
+
+def test_the_same_content_again_is_a_duplicate_whatever_its_name(lake: Lake) -> None:
+    land(lake, readings())
+    ingest(lake, READINGS, DAY)
+    for name in ("again.parquet", "readings.parquet"):
+        land(lake, readings(), name)
+        assert ingest_one(lake).status == "duplicate"
+    assert lake.dataset("readings").rows() == 40
+    assert below(lake.home / "archive" / "readings") == [f"{DAY}/again.parquet", f"{DAY}/readings.parquet"]
+
+
+def test_the_same_content_twice_in_one_run_is_counted_once(lake: Lake) -> None:
+    land(lake, readings(), "a.parquet")
+    land(lake, readings(), "b.parquet")
+    assert [b.status for b in ingest(lake, READINGS, DAY)] == ["accepted", "duplicate"]
+    assert lake.dataset("readings").rows() == 40
+
+
+def test_the_same_content_on_another_day_is_no_duplicate(lake: Lake) -> None:
+    land(lake, readings())
+    land(lake, readings(), folder=NEXT)
+    assert ingest_one(lake).status == "accepted"
+    assert ingest_one(lake, NEXT).status == "accepted"
+    assert lake.dataset("readings").rows() == 80
+
+
+def test_other_content_under_a_used_name_does_not_overwrite_the_archive(lake: Lake) -> None:
+    land(lake, readings(20))
+    first = ingest_one(lake)
+    land(lake, readings().iloc[20:])
+    second = ingest_one(lake)
+    assert second.status == "accepted"
+    kept = lake.home / "archive" / "readings" / DAY
+    assert below(kept) == sorted(["readings.parquet", f"{second.digest[:12]}-readings.parquet"])
+    assert module.hashlib.sha256((kept / "readings.parquet").read_bytes()).hexdigest() == first.digest
+
+
+def test_a_reference_table_is_replaced_as_a_whole(lake: Lake, feed: NycFlights) -> None:
+    planes = next(d for d in feed.reference() if d.source == "planes")
+    table = pq.read_table(io.BytesIO(planes.payload))
+    feed_wave([planes], str(lake.home))
+    assert [b.status for b in ingest(lake, PLANES, WHOLE)] == ["accepted"]
+    feed_wave([Delivery("planes", None, "planes-2.parquet", parquet_bytes(table.slice(0, 10)))], str(lake.home))
+    assert [b.status for b in ingest(lake, PLANES, WHOLE)] == ["accepted"]
+    assert lake.dataset("planes").rows() == 10
+    assert below(lake.home / "archive") == ["planes/planes-2.parquet", "planes/planes.parquet"]
+
+
+# -- What is rejected
+
+REJECTED: dict[str, tuple[Callable[[], pd.DataFrame | bytes], str]] = {
+    "an empty file": (lambda: b"", "not a whole Parquet file of 0 bytes.*ask the sender to resend it"),
+    "a CSV file": (lambda: readings().to_csv().encode(), "not a whole Parquet file.*ask the sender to resend it"),
+    "half a file": (lambda: payload(readings())[:700], "not a whole Parquet file of 700 bytes"),
+    "too few rows": (lambda: readings(1), "1 rows; expected at least 2: the batch is incomplete"),
+    "no rows": (lambda: readings(0), "0 rows; expected at least 2"),
+    "a missing column": (lambda: readings().drop(columns="value"), "value missing; found id, note.*ask the sender"),
+    "text for a number": (lambda: readings(value="many"), "column value: expected.*float64"),
+    "a number for text": (lambda: readings(id=range(40)), "column id: expected.*object"),
+    "lists for text": (lambda: readings(id=[["r", str(i)] for i in range(40)]), "column id: expected text"),
+    "bytes for text": (lambda: readings(note=b"x"), "column note: expected text.*found bytes"),
+    "a time without a zone": (
+        lambda: readings(known_at=readings()["known_at"].dt.tz_localize(None)),
+        r"column known_at: expected.*datetime64\[us, UTC\]",
+    ),
+    "times as text": (lambda: readings(known_at=readings()["known_at"].astype(str)), "column known_at: expected"),
+    "a null in the key": (
+        lambda: readings(id=[None, *readings()["id"][1:]]),
+        "column id: expected not_nullable.*1 row",
+    ),
+    "a repeated key": (
+        lambda: readings(id=["r1", *readings()["id"][1:]]),
+        "1 rows repeat the key id; expected one row per key",
+    ),
+    "a value out of range": (
+        lambda: readings(value=[1001.0, *readings()["value"][1:]]),
+        r"column value: expected in_range\(0, 1000\); found 1001.0 at 1 row\(s\), first 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_a_batch_that_breaks_the_contract_is_kept_in_quarantine_with_its_reasons(lake: Lake, case: str) -> None:
+    make, expected = REJECTED[case]
+    landed = land(lake, make())
+    content = landed.read_bytes()
+    batch = ingest_one(lake)
+    assert batch.status == "quarantined"
+    assert pd.Series(batch.reasons).str.contains(expected).any(), batch.reasons
+    folder = lake.home / "quarantine" / "readings" / DAY
+    name = f"{batch.digest[:12]}-readings.parquet"
+    assert below(folder) == [name, f"{name}.json"]
+    assert (folder / name).read_bytes() == content
+    note = json.loads((folder / f"{name}.json").read_text())
+    assert (note["file"], note["digest"], note["reasons"]) == ("readings.parquet", batch.digest, list(batch.reasons))
+    assert below(lake.home / "landing") == []
+    assert lake.dataset("readings").files() == []
+
+
+def test_every_breach_is_named_at_once(lake: Lake) -> None:
+    land(lake, readings(id=["r1", *readings()["id"][1:]], value=-1.0))
+    reasons = ingest_one(lake).reasons
+    assert len(reasons) == 2
+    assert "column value" in reasons[0]
+    assert "repeat the key" in reasons[1]
+
+
+def test_a_good_file_is_taken_in_beside_a_bad_one(lake: Lake) -> None:
+    land(lake, b"", "a.parquet")
+    land(lake, readings(), "b.parquet")
+    assert [(b.name, b.status) for b in ingest(lake, READINGS, DAY)] == [
+        ("a.parquet", "quarantined"),
+        ("b.parquet", "accepted"),
+    ]
+    assert lake.dataset("readings").rows() == 40
+
+
+def test_a_rejected_file_that_arrives_again_is_rejected_again_and_kept_once(lake: Lake) -> None:
+    for _ in range(2):
+        land(lake, b"")
+        assert ingest_one(lake).status == "quarantined"
+    assert len(below(lake.home / "quarantine")) == 2
+
+
+# -- When the contract is broken, and until when
+
+
+def test_a_rejection_stays_open_when_a_later_run_finds_no_file(lake: Lake) -> None:
+    land(lake, b"")
+    ingest(lake, READINGS, DAY)
+    assert ingest(lake, READINGS, DAY) == []
+    (reason,) = open_rejections(lake, READINGS, DAY)
+    assert reason.startswith("readings.parquet: not a whole Parquet file")
+    assert open_rejections(lake, READINGS, NEXT) == []
+
+
+def test_a_batch_accepted_later_makes_up_for_a_rejected_one(lake: Lake) -> None:
+    land(lake, b"")
+    ingest(lake, READINGS, DAY)
+    land(lake, readings(), "resent.parquet")
+    ingest(lake, READINGS, DAY)
+    assert open_rejections(lake, READINGS, DAY) == []
+
+
+@pytest.mark.parametrize(("bad", "good"), [("a.parquet", "b.parquet"), ("b.parquet", "a.parquet")])
+def test_a_batch_accepted_in_the_same_run_does_not_make_up_for_a_rejected_one(lake: Lake, bad: str, good: str) -> None:
+    land(lake, b"", bad)
+    land(lake, readings(), good)
+    ingest(lake, READINGS, DAY)
+    assert len(open_rejections(lake, READINGS, DAY)) == 1
+
+
+def test_a_duplicate_does_not_make_up_for_a_rejected_batch(lake: Lake) -> None:
+    land(lake, readings(20), "a.parquet")
+    ingest(lake, READINGS, DAY)
+    land(lake, b"", "b.parquet")
+    ingest(lake, READINGS, DAY)
+    land(lake, readings(20), "c.parquet")
+    assert ingest_one(lake).status == "duplicate"
+    assert len(open_rejections(lake, READINGS, DAY)) == 1
+
+
+def test_a_file_moved_out_of_quarantine_by_hand_no_longer_counts(lake: Lake) -> None:
+    land(lake, b"", "odd.json")
+    batch = ingest_one(lake)
+    assert len(open_rejections(lake, READINGS, DAY)) == 1
+    (lake.home / "quarantine" / "readings" / DAY / f"{batch.digest[:12]}-odd.json").rename(lake.home / "looked-at")
+    assert open_rejections(lake, READINGS, DAY) == []
+
+
+# -- A change at the sender
+
+
+def test_another_unit_is_noticed_although_every_value_is_in_range(lake: Lake) -> None:
+    land(lake, readings())
+    ingest(lake, READINGS, DAY)
+    land(lake, readings(value=readings()["value"] * 1.609344), folder=NEXT)
+    batch = ingest_one(lake, NEXT)
+    assert batch.status == "quarantined"
+    assert "mean went from" in batch.reasons[0]
+    assert "1.609" in batch.reasons[0]
+
+
+def test_without_history_there_is_nothing_to_compare_with(lake: Lake) -> None:
+    land(lake, readings(value=readings()["value"] * 1.609344), folder=NEXT)
+    assert ingest_one(lake, NEXT).status == "accepted"
+
+
+def test_a_later_day_is_no_history_of_an_earlier_one(lake: Lake) -> None:
+    land(lake, readings(value=readings()["value"] * 1.609344), folder=NEXT)
+    ingest(lake, READINGS, NEXT)
+    land(lake, readings())
+    assert ingest_one(lake).status == "accepted"
+
+
+def test_kilometres_are_noticed_without_the_one_flight_that_breaks_the_range(lake: Lake, feed: NycFlights) -> None:
+    for n in (18, 19):
+        (flights,) = (d for d in deliveries(feed, date(2013, 1, n))[0] if d.source == "flights")
+        feed_wave([flights], str(lake.home))
+        assert [b.status for b in ingest(lake, FLIGHTS, f"2013-01-{n}")] == ["accepted"]
+    (wrong,) = (d for d in deliveries(feed, date(2013, 1, 20))[0] if d.source == "flights")
+    frame = pq.read_table(io.BytesIO(wrong.payload)).to_pandas()
+    near = frame[frame["dest"] != "HNL"]
+    assert near["distance"].max() < 6000
+    table = arrow.Table.from_pandas(near, preserve_index=False)
+    feed_wave([Delivery("flights", date(2013, 1, 20), wrong.name, parquet_bytes(table))], str(lake.home))
+    (batch,) = ingest(lake, FLIGHTS, "2013-01-20")
+    assert batch.status == "quarantined"
+    assert [r.split(" ")[0] for r in batch.reasons] == ["mean"]
+    assert "kilometres" in batch.reasons[0]
+
+
+# -- The planted mistakes of the demo
+
+PLANTED = {
+    "kilometres": ("quarantined", "distance|mean went from"),
+    "missing_column": ("quarantined", "column.* delay missing"),
+    "truncated": ("quarantined", "not a whole Parquet file"),
+    "duplicate": ("accepted", None),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.kind)
+def test_a_planted_fault_is_handled_and_its_second_wave_settles_the_day(lake: Lake, feed: NycFlights, fault) -> None:
+    source, partition = BY_NAME[fault.source], fault.day.isoformat()
+    first, second = deliveries(feed, fault.day)
+    feed_wave([d for d in first if d.source == fault.source], str(lake.home))
+    (batch,) = ingest(lake, source, partition)
+    status, reason = PLANTED[fault.kind]
+    assert batch.status == status
+    assert reason is None or pd.Series(batch.reasons).str.contains(reason).any(), batch.reasons
+    assert bool(open_rejections(lake, source, partition)) == (status == "quarantined")
+    feed_wave(second, str(lake.home))
+    (again,) = ingest(lake, source, partition)
+    assert (again.name, again.status) == (fault.resent, "accepted" if status == "quarantined" else "duplicate")
+    assert open_rejections(lake, source, partition) == []
+    (good,) = second
+    assert lake.dataset(source.name).rows() == pq.read_table(io.BytesIO(good.payload)).num_rows
+
+
+# -- A crash at every step
+
+STEPS = ["_store_profile", "write", "_move", "after"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_at_any_step_ends_as_if_there_had_been_none(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    land(lake, readings())
+    _crash_at(monkeypatch, step)
+    with pytest.raises(OSError, match="the power went"):
+        ingest(lake, READINGS, DAY)
+    monkeypatch.undo()
+    again = ingest(lake, READINGS, DAY)
+    assert [b.status for b in again] == ([] if step == "after" else ["accepted"])
+    assert _end_state(lake) == _undisturbed(lake.home / "other", payload(readings()))
+
+
+@pytest.mark.parametrize("step", ["write_atomically", "_move", "after"])
+def test_a_crash_while_rejecting_ends_as_if_there_had_been_none(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    land(lake, b"")
+    _crash_at(monkeypatch, step)
+    with pytest.raises(OSError, match="the power went"):
+        ingest(lake, READINGS, DAY)
+    monkeypatch.undo()
+    ingest(lake, READINGS, DAY)
+    assert len(open_rejections(lake, READINGS, DAY)) == 1
+    assert _end_state(lake) == _undisturbed(lake.home / "other", b"")
+
+
+def _crash_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def crash(*args: object, **kwargs: object) -> None:
+        raise OSError("the power went")
+
+    if step == "write":
+        monkeypatch.setattr(Dataset, "write", crash)
+    elif step == "after":
+        move = module._move
+        monkeypatch.setattr(module, "_move", lambda *args: (move(*args), crash()))
+    else:
+        monkeypatch.setattr(module, step, crash)
+
+
+def _end_state(lake: Lake) -> tuple[list[str], list[str], list[str], object]:
+    kept = [below(lake.home / name) for name in ("landing", "archive", "quarantine")]
+    return (*kept, lake.dataset("readings").files())
+
+
+def _undisturbed(home: Path, content: bytes) -> tuple[list[str], list[str], list[str], object]:
+    other = Lake(home)
+    land(other, content)
+    ingest(other, READINGS, DAY)
+    return _end_state(other)
