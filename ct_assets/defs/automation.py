@@ -2,20 +2,11 @@
 
 import dagster as dg
 
+from ct_assets.lib.automation import automation_sensor
 from ct_assets.lib.sources import GROUP
 
 
 @dg.definitions
 def automation() -> dg.Definitions:
     """The sensor that requests data assets."""
-    return dg.Definitions(
-        sensors=[
-            dg.AutomationConditionSensorDefinition(
-                "data_automation",
-                target=dg.AssetSelection.groups(GROUP),
-                default_status=dg.DefaultSensorStatus.RUNNING,
-                minimum_interval_seconds=10,
-                emit_backfills=False,
-            )
-        ]
-    )
+    return dg.Definitions(sensors=[automation_sensor(GROUP)])

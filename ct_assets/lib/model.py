@@ -5,18 +5,20 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.lib.automation import automation_sensor
 from ct_assets.lib.features import feature_key
 from ct_assets.lib.model_data import build_scored
 from ct_assets.lib.monitoring import build_monitoring
 from ct_assets.lib.training import build_training_assets
 
 
-def build_model(spec: ModelSpec, views: Sequence[str]) -> dg.Definitions:
+def build_model(spec: ModelSpec, views: Sequence[str], minimum_interval_seconds: int = 10) -> dg.Definitions:
     """Everything the platform does for one model.
 
     Args:
         spec: The model.
         views: Feature views that its service reads from the lake.
+        minimum_interval_seconds: Time between two ticks of its sensor.
     """
     upstream = [dg.AssetKey(spec.events.source), *(feature_key(view) for view in views)]
     return dg.Definitions(
@@ -25,13 +27,5 @@ def build_model(spec: ModelSpec, views: Sequence[str]) -> dg.Definitions:
             build_monitoring(spec),
             *build_training_assets(spec),
         ],
-        sensors=[
-            dg.AutomationConditionSensorDefinition(
-                f"{spec.name}_automation",
-                target=dg.AssetSelection.groups(spec.name),
-                default_status=dg.DefaultSensorStatus.RUNNING,
-                minimum_interval_seconds=10,
-                emit_backfills=False,
-            )
-        ],
+        sensors=[automation_sensor(spec.name, minimum_interval_seconds)],
     )

@@ -1,0 +1,23 @@
+"""The sensor that automates a group of assets."""
+
+import dagster as dg
+
+LANE = "ct/lane"
+"""Tag of runs that go one after the other; `dagster.yaml` limits each of its values to one run at a time.
+
+A day's features look back at the days before, so a backlog that ran two days at once would compute them from half of
+the past.
+"""
+
+
+def automation_sensor(group: str, minimum_interval_seconds: int = 10) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that requests the assets of `group` when their conditions say so, in a lane of their own."""
+    name = f"{group}_automation"
+    return dg.AutomationConditionSensorDefinition(
+        name,
+        target=dg.AssetSelection.groups(group),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=minimum_interval_seconds,
+        emit_backfills=False,
+        run_tags={LANE: name},
+    )
