@@ -1,1 +1,1 @@
-"""Claims, measured: one module a claim, run by hand or with `make bench`."""
+"""One module a claim: `python -m benchmarks.NAME` measures it against a named peer, `python -m benchmarks` all."""

@@ -47,7 +47,10 @@ def feed(
 
 
 @app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def status(
+    model: Annotated[str, typer.Argument(help="A model; all when left out.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model; a list for several.")] = False,
+) -> None:
     """Show what arrived, what was decided, and what serves."""
     from ct_assets.defs.sources.contracts import SOURCES
     from ct_assets.lake.summary import summarize
@@ -55,17 +58,13 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     from ct_assets.words import status_tables
 
     home = _home()
-    summaries = {model: summarize(home, open_ledger(home), [s.name for s in SOURCES], model) for model in _specs()}
-    finished = home / "demo" / "summary.json"
-    if finished.exists():
-        told = json.loads(finished.read_text())
-        for summary in summaries.values():
-            summary.update({k: told[k] for k in ("auc", "logloss", "seconds")})
+    models = [_known(model)] if model else list(_specs())
+    summaries = [summarize(home, open_ledger(home), [s.name for s in SOURCES], name) for name in models]
     if as_json:
-        typer.echo(json.dumps(summaries, indent=2))
+        typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
         return
-    for model, summary in summaries.items():
-        for part in status_tables(model, summary):
+    for summary in summaries:
+        for part in status_tables(summary):
             console.print(part)
 
 

@@ -99,10 +99,11 @@ def _of_version(records: list[Record], kind: str, version: str) -> Record | None
     return next((r for r in reversed(records) if r.kind == kind and str(r.evidence.get("version")) == version), None)
 
 
-def status_tables(model: str, summary: dict[str, Any]) -> Iterator[RenderableType]:
+def status_tables(summary: dict[str, Any]) -> Iterator[RenderableType]:
     """A model's state as tables."""
     batches, rows = summary["batches"], summary["rows"]
-    yield f"{model}: champion {'version ' + str(summary['champion']) if summary['champion'] else 'none yet'}"
+    champion = f"version {summary['champion']}" if summary["champion"] else "none yet"
+    yield f"{summary['model']}: champion {champion}"
     yield (
         f"{summary['days']} days, {batches['landed']} batches landed, {batches['quarantined']} quarantined, "
         f"{batches['duplicate']} duplicate; {rows['accepted']:,} of {rows['landed']:,} rows accepted"

@@ -1,7 +1,10 @@
 """Where things lie under `$CT_HOME`, and how a file gets there whole."""
 
 import os
+import sqlite3
+import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,3 +22,29 @@ def write_atomically(path: Path, payload: bytes) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(path)
+
+
+def create_database(path: Path, create: Callable[[Path], object]) -> None:
+    """Create a SQLite database so that a crash leaves none or the whole of it, with all its tables.
+
+    Args:
+        path: Where it belongs; one that is there already is left alone.
+        create: Creates a database of the same name in the folder it is given, and closes it. Of several processes
+            that do so at once, the first one's becomes the database.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
+        create(Path(aside))
+        made = Path(aside) / path.name
+        connection = sqlite3.connect(made)
+        # What a write-ahead log still holds has to be in the file, as only the file moves.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        with made.open("rb") as handle:
+            os.fsync(handle.fileno())
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return

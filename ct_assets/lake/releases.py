@@ -86,10 +86,19 @@ class Releases:
         return verdict
 
     def save(self, release: Release) -> None:
-        """Write a release; it is never changed afterwards."""
+        """Write a release; it is never changed afterwards.
+
+        Raises:
+            ArtifactError: What is stored under this version is another release.
+        """
         path = self._folder("releases") / f"{release.version}.json"
         if not path.exists():
             write_atomically(path, json.dumps(asdict(release), indent=2).encode())
+        elif self.get(release.version) != release:
+            raise ArtifactError(
+                f"{path} is another release than version {release.version} of {self.model} as it was judged: it was "
+                "changed, or written by hand; move it away and promote again"
+            )
 
     def get(self, version: str) -> Release:
         """A release by its version.
@@ -112,9 +121,9 @@ class Releases:
 
     def moves(self) -> list[dict[str, Any]]:
         """Every move of the champion, oldest first."""
-        records = self.ledger.records(model=self.model)
+        records = [r for kind in POINTER_MOVES for r in self.ledger.records(kind, self.model)]
         return [
-            {"kind": r.kind, "as_of": r.as_of, "seq": r.seq, **r.evidence} for r in records if r.kind in POINTER_MOVES
+            {"kind": r.kind, "as_of": r.as_of, "seq": r.seq, **r.evidence} for r in sorted(records, key=lambda r: r.seq)
         ]
 
     def check(self, release: Release) -> Verdict:

@@ -18,7 +18,7 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
         model: Name of the model.
 
     Returns:
-        `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `rollbacks`, `champion`.
+        `model`, `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `rollbacks`, `champion`.
     """
     lake = Lake(home)
     files = {source: lake.dataset(source).files() for source in sources}
@@ -34,6 +34,7 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
     moves = [r for r in ledger.records(model=model) if r.kind in ("promotion", "rollback")]
     verdicts = ledger.records("verdict", model)
     return {
+        "model": model,
         "days": len({f.partition for f in accepted if f.partition[:1].isdigit()}),
         "batches": {"landed": len(accepted) + sum(batches.values()), **batches},
         "rows": {"landed": sum(rows.values()), **rows},

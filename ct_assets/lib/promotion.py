@@ -1,7 +1,12 @@
 """Moves of the champion: forward to a challenger that passed, back to an earlier release."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 
+from ct_assets.core.artifact import load_model
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import load_training_set
@@ -16,6 +21,7 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
         ArtifactError: The verdict is missing a pass, or is about something else.
         VerdictError: The verdict was changed.
         FileNotFoundError: The challenger was never judged.
+        ValueError: The challenger was champion before, and was rolled back.
     """
     releases = Releases(lake.path, spec.name, lake.ledger())
     verdict = releases.verdict(challenger.version)
@@ -32,8 +38,11 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
         verdict=verdict.digest,
         as_of=snapshot.as_of,
     )
-    releases.load(release, spec)
+    releases.check(release)
+    # From the disk and not from memory, where the evaluation may have left the model: these bytes will serve.
+    load_model(Path(release.artifact).read_bytes(), release.artifact_digest, spec.trusted_types)
     moves = releases.moves()
+    _refuse_what_was_rolled_back(moves, spec.name, release.version)
     content = {
         "version": release.version,
         "previous": moves[-1]["version"] if moves else None,
@@ -46,6 +55,16 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     )
     registry.point(spec.name, CHAMPION, release.version)
     return release
+
+
+def _refuse_what_was_rolled_back(moves: Sequence[Mapping[str, Any]], model: str, version: str) -> None:
+    """A passed verdict is no reason to return to what people took back."""
+    move = next((m for m in reversed(moves) if version in (m["version"], m["previous"])), None)
+    if move is not None and move["kind"] == "rollback" and move["previous"] == version:
+        raise ValueError(
+            f"version {version} of {model} was rolled back ({move['reason']}); train a new challenger, or return to it "
+            f'with: ct rollback {model} --to {version} --reason "..."'
+        )
 
 
 def rollback(

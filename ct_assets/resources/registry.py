@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ct_assets.lake.paths import create_database
 from ct_assets.resources.lake import LakeResource
 
 if TYPE_CHECKING:
@@ -92,13 +93,19 @@ class RegistryResource(dg.ConfigurableResource):
         return self._version(version)
 
     def get(self, name: str, alias: str) -> Version | None:
-        """The version that an alias points to; None when there is none."""
+        """The version that an alias points to; None when there is none.
+
+        Raises:
+            MlflowException: The registry does not answer.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
             return self._version(self.client().get_model_version_by_alias(name, alias))
-        except MlflowException:
-            return None
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
     def point(self, name: str, alias: str, version: str) -> None:
         """Move an alias. Whoever calls this has recorded the decision."""
@@ -119,8 +126,6 @@ class RegistryResource(dg.ConfigurableResource):
 
     def client(self) -> "MlflowClient":
         """The MLflow client, opened once per process."""
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return _client(self.uri)
 
     def _ensure(self, name: str) -> str:
@@ -130,7 +135,9 @@ class RegistryResource(dg.ConfigurableResource):
         if experiment is not None:
             return experiment.experiment_id
         location = (self.lake.path / "mlflow" / "artifacts" / name).as_uri() if self.uri.startswith("sqlite:") else None
-        client.create_registered_model(name)
+        # The experiment comes last and stands for both; a crash in between leaves the registered model.
+        if not client.search_registered_models(f"name='{name}'"):
+            client.create_registered_model(name)
         return client.create_experiment(name, artifact_location=location)
 
     def _log(
@@ -180,4 +187,16 @@ def _client(uri: str) -> "MlflowClient":
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    if uri.startswith("sqlite:///"):
+        # MLflow's migrations are no transaction: a database that a crash leaves between two of them is lost.
+        path = Path(uri.removeprefix("sqlite:///"))
+        create_database(path, lambda aside: _create_tables(f"sqlite:///{aside / path.name}"))
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _create_tables(uri: str) -> None:
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(uri)
+    _initialize_tables(engine)
+    engine.dispose()

@@ -2,12 +2,15 @@
 
 Dagster opens a new SQLAlchemy engine for every statement, which throws the compiled statements away; most of the time
 of a small run goes there. One engine per storage halves the time of runs and automation ticks
-(`benchmarks/dagster_storage.py`). Nothing else differs: the schema is Dagster's, and so are the files.
+(`benchmarks/dagster_storage.py`). And Dagster takes a file that exists for a database with all its tables, which it is
+not when the process that made it was killed, or is still at it; here the file appears with its tables. Nothing else
+differs: the schema is Dagster's, and so are the files.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as db
@@ -15,6 +18,8 @@ from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._serdes import ConfigurableClassData
+
+from ct_assets.lake.paths import create_database
 
 BUSY_TIMEOUT_SECONDS = 60
 
@@ -34,6 +39,10 @@ def _engine(url: str) -> db.Engine:
 class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
     """Event log in one SQLite file."""
 
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        create_database(Path(base_dir) / "event_log.db", lambda aside: ConsolidatedSqliteEventLogStorage(str(aside)))
+        super().__init__(base_dir, inst_data)
+
     @cached_property
     def _engine(self) -> db.Engine:
         return _engine(self._conn_string)
@@ -50,6 +59,7 @@ class PooledSqliteRunStorage(SqliteRunStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "PooledSqliteRunStorage":
         """Make this class; the parent's method would make a parent."""
+        create_database(Path(config_value["base_dir"]) / "runs.db", lambda a: SqliteRunStorage.from_local(str(a)))
         return cls.from_local(inst_data=inst_data, **config_value)
 
     @cached_property
@@ -71,6 +81,9 @@ class PooledSqliteScheduleStorage(SqliteScheduleStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Any
     ) -> "PooledSqliteScheduleStorage":
         """Make this class; the parent's method would make a parent."""
+        create_database(
+            Path(config_value["base_dir"]) / "schedules.db", lambda a: SqliteScheduleStorage.from_local(str(a))
+        )
         storage = cls.from_local(inst_data=inst_data, **config_value)
         assert isinstance(storage, cls)
         return storage

@@ -1,12 +1,28 @@
+import random
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from worlds import Zygote
+from worlds import Zygote, state
+
+TIMED_KILLS = 3
+COUNTED_KILLS = 5
+WRITES = 400
+"""About a third of what one process writes when nothing disturbs it, so that no machine is too fast or too slow."""
+
+
+@dataclass
+class Driven:
+    """A home that rests, and its state at that moment."""
+
+    home: Path
+    state: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +31,27 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     zygote = Zygote(folder, folder / "days.pickle")
     yield zygote
     zygote.stop()
+
+
+@pytest.fixture(scope="session")
+def both(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Driven, Driven]:
+    """One home driven undisturbed, and one whose process is killed again and again; both at the same time."""
+    calm, stormy = tmp_path_factory.mktemp("calm"), tmp_path_factory.mktemp("stormy")
+    undisturbed = zygote.start(calm)
+    moments = random.Random(20130101)
+    killed = [zygote.start(stormy).kill(after=moments.uniform(0.1, 3.0)) for _ in range(TIMED_KILLS)]
+    killed += [zygote.start(stormy, dies_at=moments.randint(1, WRITES)).dies() for _ in range(COUNTED_KILLS)]
+    zygote.start(stormy).end()
+    undisturbed.end()
+    assert all(killed), "a process ended before it could be killed: kill earlier"
+    return Driven(calm, state(calm)), Driven(stormy, state(stormy))
+
+
+@pytest.fixture(scope="session")
+def calm(both: tuple[Driven, Driven]) -> Driven:
+    return both[0]
+
+
+@pytest.fixture(scope="session")
+def stormy(both: tuple[Driven, Driven]) -> Driven:
+    return both[1]

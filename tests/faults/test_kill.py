@@ -1,47 +1,48 @@
 """`kill -9` at any moment: the end is the one that an undisturbed process reaches."""
 
-import random
-from pathlib import Path
-
 import dagster as dg
 import pytest
-from worlds import Zygote, champion, state
+from conftest import Driven
 
 from ct_assets.lib.driver import open_instance
+from ct_assets.lib.liveness import Liveness
 
-KILLS = 8
-
-
-@pytest.fixture(scope="module")
-def homes(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """One home driven undisturbed, and one whose process is killed again and again; both at the same time."""
-    calm, stormy = tmp_path_factory.mktemp("calm"), tmp_path_factory.mktemp("stormy")
-    undisturbed = zygote.start(calm)
-    moments = random.Random(20130101)
-    killed = 0
-    for _ in range(KILLS):
-        killed += zygote.start(stormy).kill(after=moments.uniform(0.2, 4.0))
-    zygote.start(stormy).end()
-    undisturbed.end()
-    assert killed == KILLS, "the process ended before it could be killed: kill earlier"
-    return calm, stormy
+PARTS = [
+    *("decisions", "manifests", "versions", "aliases", "verdicts", "releases", "reports", "files", "training sets"),
+    "online",
+]
 
 
-@pytest.mark.parametrize(
-    "part",
-    ["decisions", "manifests", "versions", "verdicts", "releases", "reports", "files", "training sets", "online"],
-)
-def test_a_killed_process_comes_to_the_same_end(homes: tuple[Path, Path], part: str) -> None:
-    calm, stormy = homes
-    assert state(stormy)[part] == state(calm)[part]
+@pytest.mark.parametrize("part", PARTS)
+def test_a_killed_process_comes_to_the_same_end(calm: Driven, stormy: Driven, part: str) -> None:
+    assert calm.state[part]
+    assert stormy.state[part] == calm.state[part]
 
 
-def test_both_have_the_champion_of_the_last_retraining(homes: tuple[Path, Path]) -> None:
-    assert [champion(home) for home in homes] == ["2", "2"]
+def test_both_have_the_champion_of_the_last_retraining(calm: Driven, stormy: Driven) -> None:
+    assert [driven.state["aliases"] for driven in (calm, stormy)] == [{"challenger": "2", "champion": "2"}] * 2
+    kinds = [record["kind"] for record in calm.state["decisions"]]
+    assert kinds.count("promotion") == 2
+    assert kinds.count("quarantined") == 1
 
 
-def test_no_run_of_a_dead_process_stays_started(homes: tuple[Path, Path]) -> None:
-    _, stormy = homes
-    with open_instance(stormy) as instance:
+def test_no_run_of_a_dead_process_stays_started(stormy: Driven) -> None:
+    with open_instance(stormy.home) as instance:
         runs = instance.get_runs()
-    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
+    assert {run.status for run in runs} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
+
+
+def test_the_run_of_a_living_process_is_left_alone(tmp_path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        alive = Liveness(tmp_path)
+        run = instance.create_run_for_job(_nothing, tags=alive.tags, status=dg.DagsterRunStatus.STARTED)
+        assert Liveness(tmp_path).fail_orphans(instance) == []
+        alive._file.close()  # as the system does for a dead process
+        assert Liveness(tmp_path).fail_orphans(instance) == [run.run_id]
+        assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+        assert Liveness(tmp_path).fail_orphans(instance) == []
+
+
+@dg.job
+def _nothing() -> None:
+    """A job to make runs of."""

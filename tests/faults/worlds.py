@@ -43,14 +43,19 @@ class Life:
     def kill(self, after: float) -> bool:
         """`kill -9` after some seconds; False when the process had ended by itself."""
         deadline = time.monotonic() + after
-        while time.monotonic() < deadline:
-            if self.outcome.exists():
-                return False
+        while time.monotonic() < deadline and not self.outcome.exists():
             time.sleep(0.01)
+        if self.outcome.exists():
+            return False
         os.kill(self.pid, signal.SIGKILL)
-        while _lives(self.pid):
-            time.sleep(0.005)
-        return True
+        return self.dies()
+
+    def dies(self, within: float = 120) -> bool:
+        """Wait until the process is gone; False when it had done its work before."""
+        deadline = time.monotonic() + within
+        while _lives(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self.outcome.exists()
 
     def end(self, within: float = 120) -> None:
         """Wait until the process has done its work."""
@@ -92,11 +97,11 @@ class Zygote:
             start_new_session=True,
         )
 
-    def start(self, home: Path) -> Life:
-        """Start a process that drives `home` through all days."""
+    def start(self, home: Path, dies_at: int | None = None) -> Life:
+        """Start a process that drives `home` through all days, or until its n-th write."""
         self.started += 1
         outcome = self.folder / f"outcome-{self.started}"
-        task = {"home": str(home), "days": str(self.days), "outcome": str(outcome)}
+        task = {"home": str(home), "days": str(self.days), "outcome": str(outcome), "dies_at": dies_at}
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
@@ -120,12 +125,14 @@ def state(home: Path) -> dict[str, Any]:
     """All that outlives a run: decisions, data, features online, models, verdicts, releases, alias."""
     client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
     versions = client.search_model_versions(f"name='{MODEL}'")
+    aliases = client.get_registered_model(MODEL).aliases
     online = sqlite3.connect(home / "feast" / "online.db")
     query = "SELECT view, hex(entity_key), event_us, created_us, hex(features) FROM entity_rows ORDER BY 1, 2"
     return {
         "decisions": decisions(home),
         "manifests": {_name(home, p): json.loads(p.read_text()) for p in (home / "lake").rglob("manifest.json")},
-        "versions": {v.version: (v.tags["artifact_digest"], v.tags["training_set"], v.aliases) for v in versions},
+        "versions": {str(v.version): (v.tags["artifact_digest"], v.tags["training_set"]) for v in versions},
+        "aliases": {alias: str(version) for alias, version in aliases.items()},
         "verdicts": {_name(home, p): json.loads(p.read_text())["digest"] for p in (home / "verdicts").rglob("*.json")},
         "releases": {_name(home, p): _plain(json.loads(p.read_text())) for p in (home / "releases").rglob("*.json")},
         "reports": {_name(home, p): json.loads(p.read_text()) for p in (home / "monitoring").rglob("*.json")},

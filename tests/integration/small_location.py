@@ -7,7 +7,7 @@ import dagster as dg
 from ct_assets.core.drift import DriftLimits
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
-from ct_assets.core.spec import EstimatorSpec
+from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.defs.features.flights import FEATURE_SETS
 from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.defs.sources.contracts import SOURCES
@@ -29,23 +29,31 @@ SMALL = SPEC.model_copy(
         "evaluation_days": 1,
         "drift_window_days": 1,
         # Days differ by nature, and only a shift out of the reference's range reaches this PSI.
-        "drift": DriftLimits(psi_warn=5, psi_drift=9),
+        "drift": DriftLimits(psi_warn=5, psi_drift=9, missing_warn=1, missing_drift=1),
         "policy": RetrainPolicy(first_training_rows=1_500, schedule_days=None, drift_share=0.1, cooldown_days=0),
         "gate": GatePolicy(tolerance=0.2, floor=0.5, slice_tolerance=0.5, min_rows=300),
     }
 )
 
-lake = LakeResource()
-defs = dg.Definitions.merge(
-    *(build_source(source) for source in SOURCES),
-    *(build_features(features) for features in FEATURE_SETS),
-    build_model(SMALL, [view for features in FEATURE_SETS for view in features.views], minimum_interval_seconds=1),
-    dg.Definitions(
-        sensors=[
-            build_arrival_sensor(SOURCES, minimum_interval_seconds=1),
-            automation_sensor(GROUP, minimum_interval_seconds=1),
-        ],
-        resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
-        executor=dg.in_process_executor,
-    ),
-)
+VIEWS = [view for features in FEATURE_SETS for view in features.views]
+
+
+def location(spec: ModelSpec) -> dg.Definitions:
+    """Everything with this model."""
+    lake = LakeResource()
+    return dg.Definitions.merge(
+        *(build_source(source) for source in SOURCES),
+        *(build_features(features) for features in FEATURE_SETS),
+        build_model(spec, VIEWS, minimum_interval_seconds=1),
+        dg.Definitions(
+            sensors=[
+                build_arrival_sensor(SOURCES, minimum_interval_seconds=1),
+                automation_sensor(GROUP, minimum_interval_seconds=1),
+            ],
+            resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
+            executor=dg.in_process_executor,
+        ),
+    )
+
+
+defs = location(SMALL)

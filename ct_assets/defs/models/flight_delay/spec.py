@@ -54,7 +54,7 @@ SELECT flight_id, CAST(delay > 15 AS TINYINT) AS label, known_at FROM flight_out
     slices=("carrier", "origin"),
     estimator=EstimatorSpec(
         path="ct_assets.defs.models.flight_delay.estimator.boosted_trees",
-        params={"max_iter": 120, "learning_rate": 0.08, "max_leaf_nodes": 31, "min_samples_leaf": 100},
+        params={"max_iter": 100, "learning_rate": 0.09, "max_leaf_nodes": 31, "min_samples_leaf": 100},
     ),
     seed=7,
     trusted_types=("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",),
@@ -63,11 +63,11 @@ SELECT flight_id, CAST(delay > 15 AS TINYINT) AS label, known_at FROM flight_out
         first_training_rows=20_000,
         schedule_days=30,
         new_label_rows=40_000,
-        drift_share=0.4,
+        drift_share=0.5,
         performance_drop=0.05,
         performance_window_days=14,
         performance_min_rows=3_000,
-        cooldown_days=14,
+        cooldown_days=21,
     ),
     gate=GatePolicy(tolerance=0.01, floor=0.62, slice_tolerance=0.08, min_slice_rows=500, min_rows=2_000),
 )

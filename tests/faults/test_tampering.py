@@ -1,0 +1,201 @@
+"""Whatever somebody changes behind the platform's back: nothing serves that was not judged, and nothing is recorded."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from conftest import Driven
+from small_location import SMALL, defs, location
+from worlds import MODEL, champion
+
+from ct_assets.core.verdict import Verdict
+from ct_assets.lake.releases import Releases
+from ct_assets.lib.driver import Driver, Run, open_instance
+from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import CHALLENGER, CHAMPION, RegistryResource, Version
+
+CHALLENGE = [dg.AssetKey([MODEL, name]) for name in ("challenger", "evaluation")]
+EVALUATE, PROMOTE = dg.AssetKey([MODEL, "evaluation"]), dg.AssetKey([MODEL, "champion"])
+IMPOSSIBLE = SMALL.model_copy(update={"gate": SMALL.gate.model_copy(update={"floor": 0.99})})
+
+
+@dataclass
+class Platform:
+    """A home with a champion, in this process."""
+
+    home: Path
+    driver: Driver
+    strict: Driver
+    """The same definitions with a gate that nobody passes."""
+    registry: RegistryResource
+    releases: Releases
+    trained: int = 0
+
+    def train(self, driver: Driver | None = None) -> Version:
+        """Train, register and judge a new challenger by hand."""
+        self.trained += 1
+        params = {"max_iter": self.trained, "learning_rate": 0.1, "min_samples_leaf": 40}
+        config = {"config": {"estimator": SMALL.estimator.path, "params": params}}
+        run = (driver or self.driver).execute(CHALLENGE, None, run_config={"ops": {f"{MODEL}__challenger": config}})
+        assert run.success, run.errors
+        found = self.registry.get(MODEL, CHALLENGER)
+        assert found is not None
+        return found
+
+    def verdict_of(self, version: Version) -> Path:
+        return self.home / "verdicts" / MODEL / f"{version.version}.json"
+
+    def state(self) -> tuple[str | None, str, list[str]]:
+        """What a refused promotion must leave: the alias, the newest decision, the releases."""
+        releases = sorted(p.name for p in (self.home / "releases" / MODEL).iterdir())
+        return champion(self.home), self.releases.ledger.head(), releases
+
+    def promote(self) -> Run:
+        """Materialize `champion` alone, as a person may in the UI."""
+        return self.driver.execute([PROMOTE], None)
+
+    def refuses(self, error: str) -> None:
+        before = self.state()
+        run = self.promote()
+        assert not run.success
+        assert error in run.errors[0]
+        assert self.state() == before
+
+
+@pytest.fixture
+def platform(calm: Driven, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Platform]:
+    monkeypatch.setenv("CT_HOME", str(calm.home))
+    lake = LakeResource(home=str(calm.home))
+    registry = RegistryResource(lake=lake)
+    pointed = {alias: registry.get(MODEL, alias) for alias in (CHALLENGER, CHAMPION)}
+    with open_instance(calm.home) as instance:
+        drivers = [Driver(d, instance, tmp_path / n) for d, n in ((defs, "usual"), (location(IMPOSSIBLE), "strict"))]
+        first_free = 100 + len(registry.client().search_model_versions(f"name='{MODEL}'"))
+        yield Platform(calm.home, *drivers, registry, Releases(calm.home, MODEL, lake.ledger()), first_free)
+    for alias, version in pointed.items():
+        registry.point(MODEL, alias, version.version)
+
+
+@pytest.fixture
+def restored() -> Iterator[Callable[[Path], Path]]:
+    """Call it with a file before changing it."""
+    kept: dict[Path, bytes] = {}
+
+    def keep(path: Path) -> Path:
+        kept[path] = path.read_bytes()
+        return path
+
+    yield keep
+    for path, payload in kept.items():
+        path.write_bytes(payload)
+
+
+def test_an_artifact_with_one_byte_changed_is_refused_even_by_the_process_that_judged_it(platform: Platform) -> None:
+    artifact = Path(platform.train().artifact)
+    payload = bytearray(artifact.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    artifact.write_bytes(payload)
+    platform.refuses("ArtifactError: artifact has digest")
+
+
+def test_a_challenger_that_nobody_judged_is_refused(platform: Platform) -> None:
+    platform.verdict_of(platform.train()).unlink()
+    platform.refuses("has no verdict")
+
+
+def test_a_rejection_edited_into_a_pass_is_refused(platform: Platform) -> None:
+    path = platform.verdict_of(platform.train(platform.strict))
+    content = json.loads(path.read_text())
+    assert content["passed"] is False
+    path.write_text(json.dumps(content | {"passed": True}))
+    platform.refuses("VerdictError: verdict says digest")
+
+
+def test_a_rejection_edited_and_sealed_anew_is_refused(platform: Platform) -> None:
+    path = platform.verdict_of(platform.train(platform.strict))
+    verdict = Verdict.model_validate_json(path.read_text())
+    checks = tuple(check.model_copy(update={"passed": True}) for check in verdict.checks)
+    forged = verdict.model_copy(update={"passed": True, "checks": checks})
+    forged = forged.model_copy(update={"digest": forged.computed_digest()})
+    forged.verify()
+    path.write_text(forged.model_dump_json())
+    platform.refuses("ArtifactError: version")
+
+
+def test_the_verdict_of_another_version_is_refused(platform: Platform) -> None:
+    good, bad = platform.train(), platform.train(platform.strict)
+    platform.verdict_of(bad).write_bytes(platform.verdict_of(good).read_bytes())
+    platform.refuses("its verdict is about another artifact")
+
+
+def test_evaluation_and_champion_in_one_manual_run_do_not_promote_what_fails_the_gate(platform: Platform) -> None:
+    platform.train(platform.strict)
+    alias, _, releases = platform.state()
+    run = platform.strict.execute([EVALUATE, PROMOTE], None)
+    assert not run.success
+    assert "its verdict is a rejection" in run.errors[0]
+    assert (champion(platform.home), platform.state()[2]) == (alias, releases)
+    assert platform.releases.ledger.records(model=MODEL)[-1].kind == "verdict"
+
+
+def test_the_challenger_alias_moved_to_a_rejected_version_is_refused(platform: Platform) -> None:
+    rejected, passed = platform.train(platform.strict), platform.train()
+    assert passed.version != rejected.version
+    platform.registry.point(MODEL, CHALLENGER, rejected.version)
+    platform.refuses("its verdict is a rejection")
+
+
+def test_the_champion_alias_moved_to_a_rejected_version_scores_nothing_and_is_put_back(
+    calm: Driven, platform: Platform
+) -> None:
+    serving = platform.releases.moves()[-1]["version"]
+    rejected = platform.train(platform.strict)
+    platform.registry.point(MODEL, CHAMPION, rejected.version)
+    manifest = calm.home / "lake" / MODEL / "scored" / "manifest.json"
+    before = manifest.read_text()
+    assert platform.driver.execute([dg.AssetKey([MODEL, "scored"])], "2013-01-04").success
+    assert manifest.read_text() == before
+    platform.registry.point(MODEL, CHALLENGER, serving)
+    assert platform.promote().success
+    assert champion(platform.home) == serving
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        (("artifact",), "ArtifactError: artifact has digest"),
+        (("artifact", "artifact_digest"), "its verdict is about another artifact"),
+    ],
+)
+def test_a_release_that_points_to_another_model_scores_nothing(
+    platform: Platform, restored: Callable[[Path], Path], fields: tuple[str, ...], error: str
+) -> None:
+    first, other = restored(platform.home / "releases" / MODEL / "1.json"), platform.train()
+    content = json.loads(first.read_text())
+    elsewhere = {"artifact": other.artifact, "artifact_digest": other.tags["artifact_digest"]}
+    first.write_text(json.dumps(content | {name: elsewhere[name] for name in fields}))
+    manifest = platform.home / "lake" / MODEL / "scored" / "manifest.json"
+    before = manifest.read_text()
+    run = platform.driver.execute([dg.AssetKey([MODEL, "scored"])], "2013-01-04")
+    assert not run.success
+    assert error in run.errors[0]
+    assert manifest.read_text() == before
+
+
+def test_a_release_file_laid_out_beforehand_is_refused(platform: Platform) -> None:
+    version = platform.train().version
+    planted = platform.home / "releases" / MODEL / f"{version}.json"
+    first = json.loads((planted.parent / "1.json").read_text())
+    planted.write_text(json.dumps(first | {"version": version}))
+    platform.refuses("is another release than version")
+    planted.unlink()
+
+
+def test_the_untouched_challenger_is_promoted(platform: Platform) -> None:
+    version = platform.train().version
+    assert platform.promote().success
+    assert champion(platform.home) == version
+    assert platform.releases.moves()[-1]["version"] == version

@@ -1,0 +1,574 @@
+"""Scenarios of every automation condition: which events ask for what, and which do not."""
+
+import ast
+import inspect
+from collections.abc import Callable
+from functools import cache
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from scenario import DAILY, DYNAMIC, KINDS, Scenario, arrivals, training
+
+from ct_assets.core.verdict import CHECK_NAMES
+from ct_assets.definitions import defs
+from ct_assets.lib import conditions
+from ct_assets.lib.conditions import gate_passed, on_accepted_data, on_arrival, on_new_input, retrain_is_due
+
+CONDITIONS: dict[str, Callable[[], dg.AutomationCondition]] = {
+    "on_arrival": on_arrival,
+    "on_accepted_data": on_accepted_data,
+    "retrain_is_due": lambda: retrain_is_due(dg.AssetKey("decision")),
+    "on_new_input": on_new_input,
+    "gate_passed": gate_passed,
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+two_kinds = pytest.mark.parametrize("kind", ["unpartitioned", "daily"])
+
+
+def started(build: Callable[[dg.PartitionsDefinition | None], object], kind: str) -> tuple[Scenario, list]:
+    """A scenario whose first tick, in which latches only begin to remember, is over."""
+    definition, partitions = KINDS[kind]
+    world = Scenario(build(definition))  # type: ignore[arg-type]
+    assert world.tick() == {}
+    return world, partitions
+
+
+# -- Form
+
+
+def test_every_function_of_the_module_is_in_these_scenarios() -> None:
+    public = {n for n, f in inspect.getmembers(conditions, inspect.isfunction) if not n.startswith("_")}
+    assert public == set(CONDITIONS)
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_condition_can_be_evaluated_by_the_daemon_and_has_a_name_people_read(name: str) -> None:
+    condition = CONDITIONS[name]()
+    assert condition.is_serializable
+    assert condition.get_label()
+
+
+def test_no_condition_filters_what_it_looks_at() -> None:
+    called = {
+        n.func.attr
+        for n in ast.walk(ast.parse(inspect.getsource(conditions)))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+    }
+    assert "since" in called
+    assert not called & {"allow", "ignore"}
+
+
+# -- on_arrival
+
+
+@each_kind
+def test_a_landed_batch_is_asked_for_once_and_for_its_partition_only(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    asked = world.tick()
+    assert asked == {"batch": {first}, "rows": {first}, "scored": {first}}
+    world.run_all(asked)
+    assert [world.tick() for _ in range(3)] == [{}, {}, {}]
+
+
+@two_kinds
+def test_a_second_identical_landing_is_asked_for_again(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    for _ in range(3):
+        world.land("landing", first)
+        asked = world.tick()
+        assert asked["batch"] == {first}
+        world.run_all(asked)
+
+
+@two_kinds
+def test_a_batch_that_lands_between_the_request_and_the_next_tick_is_not_lost(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    assert world.tick()["batch"] == {first}
+    world.land("landing", first)
+    assert world.tick()["batch"] == {first}
+
+
+@pytest.mark.parametrize("kind", ["daily", "unpartitioned"])
+@pytest.mark.parametrize("tick_between", [True, False])
+def test_a_batch_that_lands_during_the_run_is_asked_for_once_the_run_is_over(kind: str, tick_between: bool) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    asked = world.tick()
+    midway = []
+    world.during["batch"] = lambda: (world.land("landing", first), tick_between and midway.append(world.tick()))
+    world.run_all(asked)
+    assert midway == [{}] * tick_between
+    assert world.tick()["batch"] == {first}
+    assert "batch" not in world.tick()
+
+
+@each_kind
+def test_a_backlog_is_taken_in_at_the_first_look(kind: str) -> None:
+    definition, partitions = KINDS[kind]
+    world = Scenario(arrivals(definition))
+    for partition in partitions:
+        world.land("landing", partition)
+    asked = world.tick()
+    assert asked == {"batch": set(partitions), "rows": set(partitions), "scored": set(partitions)}
+    world.run_all(asked)
+    assert world.tick() == {}
+
+
+def test_a_backlog_that_was_taken_in_by_hand_is_not_asked_for() -> None:
+    world = Scenario(arrivals(DAILY))
+    world.land("landing", "2013-01-01")
+    assert world.run("batch", "rows", "scored", partition="2013-01-01")
+    assert world.tick() == {}
+
+
+def test_nothing_is_asked_for_before_anything_lands() -> None:
+    world = Scenario(arrivals(DAILY))
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+def test_a_segment_that_is_added_later_starts_with_its_first_batch() -> None:
+    world = Scenario(arrivals(DYNAMIC), segments=["s1"])
+    world.tick()
+    world.instance.add_dynamic_partitions("segments", ["new"])
+    assert world.tick() == {}
+    world.land("landing", "new")
+    assert world.tick()["batch"] == {"new"}
+
+
+# -- on_accepted_data
+
+
+@each_kind
+def test_a_failed_contract_holds_its_partition_back_until_it_is_green_again(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    world.green["contract"] = False
+    asked = world.tick()
+    assert not world.run(*asked, partition=first)
+    assert [world.tick() for _ in range(3)] == [{}, {}, {}]
+    world.green["contract"] = True
+    assert world.run("batch", partition=first)
+    asked = world.tick()
+    assert asked == {"rows": {first}, "scored": {first}}
+    world.run_all(asked)
+    assert world.tick() == {}
+
+
+@pytest.mark.parametrize("kind", ["daily", "dynamic"])
+def test_a_failed_contract_holds_no_other_partition_back(kind: str) -> None:
+    world, (first, second) = started(arrivals, kind)
+    world.green["contract"] = False
+    world.land("landing", first)
+    world.run_all(world.tick())
+    world.green["contract"] = True
+    world.land("landing", second)
+    asked = world.tick()
+    assert asked == {"batch": {second}, "rows": {second}, "scored": {second}}
+    world.run_all(asked)
+    assert world.tick() == {}
+
+
+@two_kinds
+def test_a_contract_that_fails_after_it_had_passed_holds_back_too(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    world.run_all(world.tick())
+    world.green["contract"] = False
+    assert not world.run("batch", partition=first)
+    assert [world.tick(), world.tick()] == [{}, {}]
+    world.land("landing", first)
+    world.green["contract"] = True
+    asked = world.tick()
+    assert asked["batch"] == {first}
+    world.run("batch", partition=first)
+    assert world.tick().get("rows") == {first}
+
+
+@two_kinds
+def test_what_is_upstream_made_by_hand_is_followed_once(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    world.run_all(world.tick())
+    assert world.run("batch", partition=first)
+    asked = world.tick()
+    assert asked == {"rows": {first}, "scored": {first}}
+    world.run_all(asked)
+    assert world.tick() == {}
+
+
+def test_all_of_it_made_by_hand_in_one_run_is_not_made_again() -> None:
+    world, (first, *_) = started(arrivals, "daily")
+    world.land("landing", first)
+    world.run_all(world.tick())
+    assert world.run("batch", "rows", "scored", partition=first)
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+@two_kinds
+def test_nothing_is_asked_for_while_it_or_its_upstream_is_in_progress(kind: str) -> None:
+    world, (first, *_) = started(arrivals, kind)
+    world.land("landing", first)
+    asked = world.tick()
+    seen = []
+    for name in ("batch", "rows", "scored"):
+        world.during[name] = lambda: seen.append(world.tick())
+    world.run_all(asked)
+    assert seen == [{}, {}, {}]
+
+
+def test_a_broken_step_is_not_asked_for_without_end() -> None:
+    world, (first, *_) = started(arrivals, "daily")
+    world.land("landing", first)
+    world.broken.add("rows")
+    requests = []
+    for _ in range(5):
+        requests.append(world.tick())
+        world.run_all(requests[-1])
+    assert requests[-2:] == [{}, {}]
+
+
+# -- retrain_is_due
+
+
+def decide(world: Scenario, due: bool, partition: str | None) -> None:
+    world.green["current"] = not due
+    assert world.run("decision", partition=partition)
+
+
+CHAIN = ("data", "model", "verdict")
+
+
+@each_kind
+def test_a_due_retrain_asks_for_the_chain_once_and_the_champion_waits_for_the_verdict(kind: str) -> None:
+    world, (first, *_) = started(training, kind)
+    decide(world, True, first)
+    asked = world.tick()
+    assert asked == {name: {first} for name in CHAIN}
+    world.run_all(asked)
+    assert world.tick() == {"champion": {first}}
+    world.run("champion", partition=first)
+    assert [world.tick() for _ in range(3)] == [{}, {}, {}]
+
+
+@two_kinds
+def test_a_model_that_is_current_is_left_alone(kind: str) -> None:
+    world, (first, *_) = started(training, kind)
+    for _ in range(2):
+        decide(world, False, first)
+        assert world.tick() == {}
+
+
+@two_kinds
+def test_drift_that_persists_asks_again_at_each_decision_and_not_at_each_tick(kind: str) -> None:
+    world, (first, *_) = started(training, kind)
+    for _ in range(3):
+        decide(world, True, first)
+        asked = world.tick()
+        assert set(asked) >= set(CHAIN)
+        world.run_all({name: asked[name] for name in CHAIN})
+        world.run_all(world.tick())
+        assert [world.tick(), world.tick()] == [{}, {}]
+
+
+def test_drift_that_persists_asks_again_when_no_tick_came_between() -> None:
+    world, _ = started(training, "unpartitioned")
+    for _ in range(3):
+        decide(world, True, None)
+        asked = world.tick()
+        assert set(asked) >= set(CHAIN)
+        world.run_all({name: asked[name] for name in CHAIN})
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_only_the_drifting_segment_is_trained(kind: str) -> None:
+    world, (first, second) = started(training, kind)
+    decide(world, True, first)
+    decide(world, False, second)
+    asked = world.tick()
+    assert asked == {name: {first} for name in CHAIN}
+
+
+def report_and_check_apart(world: Scenario) -> list[object]:
+    """A decision whose check runs on its own, so that a tick can land between the two."""
+
+    @dg.asset
+    def decision() -> None: ...
+
+    @dg.asset_check(asset=decision, name="current")
+    def current() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=world.green.get("current", True))
+
+    return [decision, current, world.asset("data", retrain_is_due(dg.AssetKey("decision")), ["decision"])]
+
+
+def test_a_tick_between_a_report_and_its_check_does_not_lose_the_retrain() -> None:
+    world = Scenario(report_and_check_apart)
+    world.tick()
+    check = dg.AssetCheckKey(dg.AssetKey("decision"), "current")
+    job = world.defs.resolve_implicit_global_asset_job_def()
+    job.get_subset(asset_selection={dg.AssetKey("decision")}, asset_check_selection=set()).execute_in_process(
+        instance=world.instance
+    )
+    assert world.tick() == {}
+    world.green["current"] = False
+    job.get_subset(asset_selection=set(), asset_check_selection={check}).execute_in_process(instance=world.instance)
+    assert world.tick() == {"data": {None}}
+    world.run("data")
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+@two_kinds
+def test_a_decision_made_before_a_training_set_was_finished_is_handled_by_it(kind: str) -> None:
+    world, (first, *_) = started(training, kind)
+    decide(world, True, first)
+    asked = world.tick()
+    seen = []
+    world.during["data"] = lambda: (decide(world, True, first), seen.append(world.tick()))
+    world.run_all(asked)
+    assert seen == [{}]
+    assert world.tick() == {"champion": {first}}
+
+
+# -- on_new_input
+
+
+@two_kinds
+def test_a_training_set_made_by_hand_is_followed_by_its_model(kind: str) -> None:
+    world, (first, *_) = started(training, kind)
+    world.run("data", partition=first)
+    asked = world.tick()
+    assert asked == {"model": {first}, "verdict": {first}}
+    world.run_all(asked)
+    assert world.tick() == {"champion": {first}}
+
+
+@two_kinds
+def test_a_model_that_is_missing_waits_for_its_training(kind: str) -> None:
+    definition, (first, *_) = KINDS[kind]
+    world = Scenario(training(definition))
+    assert world.run("data", partition=first)
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+# -- gate_passed
+
+
+@two_kinds
+@pytest.mark.parametrize("failing", [("better",), ("better", "calibrated")])
+def test_a_rejected_challenger_is_not_promoted_and_the_next_one_that_passes_is(kind: str, failing: tuple) -> None:
+    world, (first, *_) = started(training, kind)
+    world.green |= dict.fromkeys(failing, False)
+    decide(world, True, first)
+    world.run_all(world.tick())
+    assert [world.tick(), world.tick()] == [{}, {}]
+    world.green |= dict.fromkeys(failing, True)
+    decide(world, True, first)
+    world.run_all(world.tick())
+    assert world.tick() == {"champion": {first}}
+    world.run("champion", partition=first)
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+@two_kinds
+def test_a_champion_stays_when_a_later_challenger_is_rejected(kind: str) -> None:
+    world, (first, *_) = started(training, kind)
+    decide(world, True, first)
+    world.run_all(world.tick())
+    world.run_all(world.tick())
+    world.green["better"] = False
+    decide(world, True, first)
+    world.run_all(world.tick())
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_one_segment_s_rejection_does_not_stop_another_s_promotion(kind: str) -> None:
+    world, (first, second) = started(training, kind)
+    world.green["better"] = False
+    world.run("verdict", partition=first)
+    world.green["better"] = True
+    world.run("verdict", partition=second)
+    assert world.tick() == {"champion": {second}}
+
+
+def test_a_verdict_judged_again_and_passed_is_promoted() -> None:
+    world, _ = started(training, "unpartitioned")
+    world.green["better"] = False
+    world.run("verdict")
+    assert world.tick() == {}
+    world.green["better"] = True
+    world.run("verdict")
+    assert world.tick() == {"champion": {None}}
+
+
+def test_a_verdict_that_comes_between_the_request_and_the_next_tick_is_promoted_too() -> None:
+    world, _ = started(training, "unpartitioned")
+    world.run("verdict")
+    assert world.tick() == {"champion": {None}}
+    world.run("champion")
+    world.run("verdict")
+    assert world.tick() == {"champion": {None}}
+
+
+def test_the_champion_waits_while_a_verdict_is_in_progress() -> None:
+    world, _ = started(training, "unpartitioned")
+    world.run("verdict")
+    seen = []
+    world.during["verdict"] = lambda: seen.append(world.tick())
+    world.run("verdict")
+    assert seen == [{}]
+    assert world.tick() == {"champion": {None}}
+
+
+# -- The real graph
+
+DAY = "2013-01-05"
+OUTCOMES = {
+    "flight_outcomes",
+    *(f"features/{p}_delays" for p in ("origin", "carrier", "destination", "route", "tail", "network")),
+}
+SCHEDULE = {"flights", "features/route_info", "features/origin_load"}
+OBSERVED = {"weather", "features/weather"}
+PLANES = {"planes", "features/plane"}
+MONITORING = {f"flight_delay/{name}" for name in ("performance", "drift_report", "retrain_decision")}
+SCORED = {"flight_delay/scored"}
+CHALLENGE = {f"flight_delay/{name}" for name in ("training_set", "challenger", "evaluation")}
+
+
+@cache
+def real_definitions() -> dg.Definitions:
+    return defs()
+
+
+class Graph:
+    """The deployment's own definitions, with events reported and nothing executed."""
+
+    def __init__(self) -> None:
+        self.defs = real_definitions()
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.graph = self.defs.resolve_asset_graph()
+        self.cursor = None
+
+    def tick(self) -> set[str]:
+        result = dg.evaluate_automation_conditions(self.defs, self.instance, cursor=self.cursor)
+        self.cursor = result.cursor
+        partitions = {p for key in self._keys() for p in result.get_requested_partitions(key)}
+        assert partitions <= {DAY, None}
+        asked = {key.to_user_string() for key in self._keys() if result.get_requested_partitions(key)}
+        return asked
+
+    def land(self, *sources: str) -> None:
+        self.report(*(f"landing/{source}" for source in sources))
+
+    def report(self, *names: str, failed: tuple[str, ...] = ()) -> None:
+        """Note assets as made, with the result of their checks; those in `failed` fail."""
+        # Sources before what is made of them.
+        for name in sorted(names, key=lambda name: "/" in name):
+            key = dg.AssetKey.from_user_string(name)
+            partition = DAY if self.graph.get(key).partitions_def else None
+            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
+            event = self.instance.fetch_materializations(key, limit=1).records[0]
+            target = AssetCheckEvaluationTargetMaterializationData(
+                storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
+            )
+            for check in self.graph.get_check_keys_for_assets({key}):
+                spec = self.graph.get_check_spec(check)
+                evaluation = dg.AssetCheckEvaluation(
+                    asset_key=key,
+                    check_name=check.name,
+                    passed=check.name not in failed,
+                    metadata={},
+                    blocking=spec.blocking,
+                    target_materialization_data=target,
+                    partition=partition if spec.partitions_def else None,
+                )
+                self.instance.report_runless_asset_event(evaluation)
+
+    def _keys(self) -> list[dg.AssetKey]:
+        return sorted(self.graph.get_all_asset_keys())
+
+
+@pytest.fixture
+def graph() -> Graph:
+    graph = Graph()
+    assert graph.tick() == set()
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("landed", "asked"),
+    [
+        (("flights",), SCHEDULE),
+        (("weather",), OBSERVED),
+        (("planes",), PLANES),
+        (("airports",), {"airports"}),
+        (("flight_outcomes",), OUTCOMES),
+    ],
+)
+def test_an_arrival_asks_for_its_own_rows_and_features_only(graph: Graph, landed: tuple, asked: set) -> None:
+    graph.land(*landed)
+    assert graph.tick() == asked
+
+
+def test_a_whole_day_asks_for_everything_up_to_the_decision(graph: Graph) -> None:
+    graph.report(*PLANES)
+    graph.tick()
+    graph.land("flights", "weather", "flight_outcomes")
+    assert graph.tick() == SCHEDULE | OBSERVED | OUTCOMES | SCORED | MONITORING
+
+
+def test_the_first_day_is_scored_once_the_planes_are_known(graph: Graph) -> None:
+    graph.land("flights", "weather", "flight_outcomes", "planes", "airports")
+    assert graph.tick() == SCHEDULE | OBSERVED | OUTCOMES | PLANES | {"airports"}
+    graph.report(*SCHEDULE, *OBSERVED, *OUTCOMES, *PLANES)
+    assert graph.tick() == SCORED | MONITORING
+
+
+@pytest.mark.parametrize("last", [SCHEDULE, PLANES, OBSERVED], ids=lambda names: min(names, key=len))
+def test_scoring_waits_for_the_last_of_its_features(graph: Graph, last: set[str]) -> None:
+    graph.report(*((SCHEDULE | PLANES | OUTCOMES | OBSERVED) - last))
+    assert not graph.tick() & (SCORED | MONITORING)
+    graph.report(*last)
+    assert graph.tick() == SCORED | MONITORING
+
+
+def test_a_rejected_batch_stops_everything_that_needs_it(graph: Graph) -> None:
+    graph.report(*OBSERVED, *PLANES, *OUTCOMES)
+    graph.tick()
+    graph.land("flights")
+    assert graph.tick() >= SCHEDULE | SCORED | MONITORING
+    graph.report("flights", failed=("contract",))
+    assert [graph.tick(), graph.tick()] == [set(), set()]
+
+
+def made(graph: Graph, *names: str, failed: tuple[str, ...] = ()) -> set[str]:
+    graph.report(*names, failed=failed)
+    return graph.tick()
+
+
+@pytest.mark.parametrize(
+    ("made_now", "failed", "asked"),
+    [
+        (("flight_delay/retrain_decision",), (), set()),
+        (("flight_delay/retrain_decision",), ("model_is_current",), CHALLENGE),
+        (("flight_delay/drift_report",), ("no_drift",), set()),
+        (("flight_delay/training_set",), (), {"flight_delay/challenger", "flight_delay/evaluation"}),
+        (("flight_delay/evaluation",), (), {"flight_delay/champion"}),
+        (("flight_delay/champion",), (), set()),
+    ],
+)
+def test_what_a_model_s_own_events_ask_for(graph: Graph, made_now: tuple, failed: tuple, asked: set) -> None:
+    assert made(graph, *made_now, failed=failed) == asked
+    assert graph.tick() == set()
+
+
+def test_any_failed_check_of_the_gate_stops_the_promotion() -> None:
+    key = dg.AssetKey.from_user_string("flight_delay/evaluation")
+    for name in CHECK_NAMES:
+        graph = Graph()
+        graph.tick()
+        assert {c.name for c in graph.graph.get_check_keys_for_assets({key})} == set(CHECK_NAMES)
+        assert made(graph, "flight_delay/evaluation", failed=(name,)) == set(), name
