@@ -44,8 +44,15 @@ def develop(home: Path, port: int, serve_port: int, every: float, console: Conso
     except KeyboardInterrupt:
         console.print("stopping")
     finally:
-        for process in running.values():
+        _stop(list(running.values()))
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ask politely, as Ctrl-C does, since Dagster then ends its own children; insist after a while."""
+    for sign, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        for process in processes:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in running.values():
-            process.wait()
+                os.killpg(process.pid, sign)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+            time.sleep(0.2)

@@ -97,7 +97,11 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
     table, reasons = _read(payload)
     rows = table.num_rows if table is not None else 0
     if table is not None:
-        reasons = contract_breaches(source, table.to_pandas()) or _surprises(dataset, source, partition, table)
+        reasons = (
+            contract_breaches(source, table.to_pandas())
+            or _surprises(dataset, source, partition, table)
+            or _repetitions(dataset, source, partition, table)
+        )
     if table is None or reasons:
         return Batch(source.name, partition, path.name, digest, "quarantined", rows, tuple(reasons))
     table = _conform(source, table)
@@ -135,6 +139,21 @@ def _surprises(dataset: Dataset, source: Source, partition: str, table: pa.Table
         return []
     batch = profile(table.select(list(source.stable)).to_pandas(), None)
     return [change.detail for change in upstream_change(history, batch, list(source.stable))]
+
+
+def _repetitions(dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
+    """Rows that an earlier batch of the day has brought already; taken in again, they would count twice."""
+    reasons = []
+    keys = table.select(list(source.key))
+    for file in dataset.partition(partition) if source.daily else []:
+        (path,) = dataset.paths([file])
+        known = pq.read_table(path, columns=list(source.key))
+        if repeated := keys.join(known, list(source.key), join_type="left semi").num_rows:
+            reasons.append(
+                f"{repeated} rows have a key {', '.join(source.key)} that {file.name} brought already; expected "
+                "new rows: ask the sender for those that are missing"
+            )
+    return reasons
 
 
 def _history(dataset: Dataset, partition: str) -> Profile | None:

@@ -14,7 +14,7 @@ ARRIVAL_DAYS = dg.DailyPartitionsDefinition(
     .date()
     .isoformat(),
 )
-"""One partition per UTC day of arrival. The recorded flights end; a live deployment moves the last day on."""
+"""One partition per UTC day of arrival. A recorded feed ends; a live deployment moves the last day on."""
 
 
 def end_of(partition: str) -> pd.Timestamp:

@@ -1,3 +1,4 @@
+import pickle
 import random
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from worlds import Zygote, state
 
+from ct_assets.feeds import Delivery
+
 TIMED_KILLS = 3
 COUNTED_KILLS = 5
-WRITES = 400
+WRITES = 1500
 """About a third of what one process writes when nothing disturbs it, so that no machine is too fast or too slow."""
 
 
@@ -31,6 +34,12 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     zygote = Zygote(folder, folder / "days.pickle")
     yield zygote
     zygote.stop()
+
+
+@pytest.fixture(scope="session")
+def days(zygote: Zygote) -> list[list[list[Delivery]]]:
+    """The waves of the four days."""
+    return pickle.loads(zygote.days.read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -174,6 +174,18 @@ def test_other_content_under_a_used_name_does_not_overwrite_the_archive(lake: La
     assert module.hashlib.sha256((kept / "readings.parquet").read_bytes()).hexdigest() == first.digest
 
 
+def test_a_row_that_an_earlier_batch_of_the_day_brought_is_not_counted_twice(lake: Lake) -> None:
+    land(lake, readings(20), "a.parquet")
+    ingest(lake, READINGS, DAY)
+    land(lake, readings().iloc[15:], "b.parquet")
+    batch = ingest_one(lake)
+    assert batch.status == "quarantined"
+    assert "5 rows have a key id that a.parquet brought already" in batch.reasons[0]
+    land(lake, readings().iloc[20:], "c.parquet")
+    assert ingest_one(lake).status == "accepted"
+    assert ids(lake) == sorted(readings()["id"])
+
+
 def test_a_reference_table_is_replaced_as_a_whole(lake: Lake, feed: NycFlights) -> None:
     planes = next(d for d in feed.reference() if d.source == "planes")
     table = pq.read_table(io.BytesIO(planes.payload))
