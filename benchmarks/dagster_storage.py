@@ -78,7 +78,7 @@ class Arm:
 
 
 def measure(days: int) -> tuple[Claim, list[Table]]:
-    """Let `days` days arrive on both instances, turn by turn; one more day before warms both up."""
+    """Let `days` days arrive on every instance, turn by turn; one more day before warms them up."""
     quiet()
     partitions = DAYS.get_partition_keys()
     with tempfile.TemporaryDirectory(prefix="ct-bench-", ignore_cleanup_errors=True) as folder:

@@ -48,7 +48,7 @@ def load_time(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_run_and_a_tick_request_the_same_on_both_storages() -> None:
-    figures = run("dagster_storage", "--days", "2")["figures"]
+    figures = run("dagster_storage", "--days", "1")["figures"]
     assert figures["same_requests"] is True
     assert {"run_ratio", "tick_ratio", "ratio"} <= set(figures)
 
