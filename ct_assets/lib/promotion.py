@@ -77,7 +77,7 @@ def rollback(
         registry: Where the alias is.
         model: Name of the model.
         reason: Why, in words; it is recorded.
-        version: Release to return to; the one before the present champion when None.
+        version: Release to return to; the one that was promoted before the present champion when None.
 
     Returns:
         The release that serves from now on.
@@ -92,9 +92,11 @@ def rollback(
     if not moves:
         raise ValueError(f"{model} has no champion yet, so there is nothing to roll back")
     present = str(moves[-1]["version"])
-    earlier = [str(m["version"]) for m in moves if str(m["version"]) != present]
+    # In the order of their promotion, so that a second rollback goes one further back and not forth again.
+    promoted = list(dict.fromkeys(str(m["version"]) for m in moves if m["kind"] == "promotion"))
+    earlier = promoted[: promoted.index(present)]
     if version is None and not earlier:
-        raise ValueError(f"version {present} is the only release of {model} so far; there is none to return to")
+        raise ValueError(f"version {present} is the first release of {model}; there is none to return to")
     target = version or earlier[-1]
     if target == present:
         raise ValueError(f"version {target} of {model} is the champion already; name another with --to")

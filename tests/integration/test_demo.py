@@ -112,7 +112,7 @@ def test_why_tells_the_story_of_a_version(home):
 def test_rollback_without_an_earlier_release_says_so(home):
     refused = ct(home, "rollback", "flight_delay", "--reason", "a test", check=False)
     assert refused.returncode == 1
-    assert "only release" in refused.stderr
+    assert "first release" in refused.stderr
 
 
 def test_an_unknown_model_is_named_with_the_known_ones(home):

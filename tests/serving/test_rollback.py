@@ -1,0 +1,69 @@
+"""Rollback moves the champion back to a release that may serve, and records why."""
+
+import pytest
+from world import changed, spec_named
+
+from ct_assets.core.artifact import ArtifactError
+from ct_assets.lib.promotion import rollback
+from ct_assets.resources.registry import CHAMPION
+
+
+@pytest.fixture
+def served(world, request):
+    """A model of its own with three releases, the third of which serves."""
+    spec = spec_named(f"rolled_{request.node.originalname.removeprefix('test_')}"[:40])
+    return spec, [world.promote(spec, n) for n in (5, 6, 7)]
+
+
+def back(world, spec, reason="too many false alarms", version=None):
+    return rollback(world.lake, world.registry, spec.name, reason, version).version
+
+
+def alias(world, spec):
+    return world.registry.get(spec.name, CHAMPION).version
+
+
+def test_it_returns_to_the_release_before_and_records_the_reason(world, served):
+    spec, _ = served
+    assert back(world, spec) == "2"
+    assert alias(world, spec) == "2"
+    record = world.ledger.latest("rollback", spec.name)
+    assert record.evidence == {"version": "2", "previous": "3", "reason": "too many false alarms"}
+
+
+def test_a_second_one_goes_one_further_back(world, served):
+    spec, _ = served
+    assert [back(world, spec), back(world, spec)] == ["2", "1"]
+    with pytest.raises(ValueError, match="version 1 is the first release"):
+        back(world, spec)
+
+
+def test_any_release_can_be_named(world, served):
+    spec, _ = served
+    assert [back(world, spec, version="1"), back(world, spec, version="3")] == ["1", "3"]
+
+
+def test_the_present_champion_and_unknown_versions_are_refused(world, served):
+    spec, _ = served
+    with pytest.raises(ValueError, match="is the champion already"):
+        back(world, spec, version="3")
+    with pytest.raises(FileNotFoundError, match="version 9 of .* is no release; releases: 1, 2, 3"):
+        back(world, spec, version="9")
+    assert alias(world, spec) == "3"
+
+
+def test_a_release_whose_verdict_was_changed_is_not_returned_to(world, served):
+    spec, releases = served
+    changed(world.home / "verdicts" / spec.name / f"{releases[1].version}.json", rows=1)
+    with pytest.raises(ValueError, match="changed"):
+        back(world, spec)
+    assert alias(world, spec) == "3"
+    assert world.ledger.latest("rollback", spec.name) is None
+
+
+def test_a_release_that_the_ledger_does_not_know_is_not_returned_to(world):
+    spec = spec_named("rolled_unrecorded")
+    world.point(world.release(spec, 5, recorded=False))
+    world.promote(spec, 6)
+    with pytest.raises(ArtifactError, match="the ledger knows no such verdict"):
+        back(world, spec)
