@@ -1,6 +1,7 @@
 """The demo's main loop: the models' half, the progress display, and what comes of it."""
 
 import json
+import os
 import time
 from collections import defaultdict
 from datetime import timedelta
@@ -38,6 +39,8 @@ def run_demo(home: Path, days: int, console: Console, faults: bool = True) -> di
     """
     started = time.perf_counter()
     quiet()
+    # Resources and the data half's process find their home by it.
+    os.environ["CT_HOME"] = str(home)
     calendar = [(FIRST_DAY + timedelta(days=n)).date().isoformat() for n in range(days)]
     progress = _read(home / "demo" / "progress.json")
     loop = Loop(home, calendar, faults, console)
