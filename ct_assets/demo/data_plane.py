@@ -15,8 +15,8 @@ from typing import Any
 
 from ct_assets.lake.paths import write_atomically
 
-AHEAD_DAYS = 3
-"""How many days the data may be ahead of the models."""
+AHEAD_DAYS = 30
+"""How many days the data may be ahead of the models: enough to use the time in which a model is trained."""
 
 
 @dataclass

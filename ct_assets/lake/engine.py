@@ -19,7 +19,7 @@ _opening = threading.Lock()
 
 @contextmanager
 def cursor(
-    threads: int = 2, memory_limit: str | None = None, spill: str | None = None
+    threads: int = 1, memory_limit: str | None = None, spill: str | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A cursor that thinks in UTC; closed on the way out, whatever happens.
 

@@ -16,6 +16,7 @@ import yaml
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
+from dagster._core.definitions.declarative_automation.operands import WillBeRequestedCondition
 from dagster._core.definitions.job_definition import JobDefinition
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
@@ -109,6 +110,13 @@ class Driver:
         self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
         self._reporting = [s for s in sensors if s not in self._automation and s.sensor_type.value == "STANDARD"]
         self._targets = {s.name: self._conditioned(s) for s in self._automation}
+        # Conditions that look at what else is requested in the same tick; others wait until something is made.
+        self._same_tick = {
+            key
+            for keys in self._targets.values()
+            for key in keys
+            if _looks_at_same_tick(self._graph.get(key).automation_condition)
+        }
         self._cursors: dict[str, AssetDaemonCursor] = {}
         self._sensor_cursors: dict[str, str | None] = {}
         # What has to be looked at; everything once, since conditions remember from their first evaluation on.
@@ -143,8 +151,9 @@ class Driver:
                 raise RuntimeError(f"automation asks without end for {names}: a condition is a status and not an event")
 
     def look_again(self) -> None:
-        """Consider every condition at the next tick, because another process may have made something."""
-        self._dirty = {key for keys in self._targets.values() for key in keys}
+        """Consider at the next tick what depends on other sensors' assets: another process may have made some."""
+        for keys in self._targets.values():
+            self._touch({parent for key in keys for parent in self._graph.get(key).parent_keys if parent not in keys})
 
     def execute(
         self, keys: Iterable[dg.AssetKey], partition: str | None, sensor: str = "manual", run_config: dict | None = None
@@ -199,7 +208,7 @@ class Driver:
             key = todo.pop()
             if key not in self._dirty:
                 self._dirty.add(key)
-                todo.extend(self._graph.get(key).child_keys)
+                todo.extend(child for child in self._graph.get(key).child_keys if child in self._same_tick)
 
     def _report(self) -> bool:
         """Evaluate the sensors that report what happened outside; tell whether any of them saw a change."""
@@ -209,7 +218,7 @@ class Driver:
             with dg.build_sensor_context(
                 instance=self.instance,
                 cursor=self._sensor_cursors.get(sensor.name),
-                resources=dict(self.defs.resources or {}),
+                resources={k: v for k, v in (self.defs.resources or {}).items() if k in sensor.required_resource_keys},
                 definitions=self.defs,
             ) as context:
                 tick = sensor.evaluate_tick(context)
@@ -257,6 +266,12 @@ class Driver:
             for partition in partitions:
                 groups[partition].append(subset.key)
         return [Request(name, tuple(sorted(assets)), partition) for partition, assets in groups.items()]
+
+
+def _looks_at_same_tick(condition: dg.AutomationCondition | None) -> bool:
+    if condition is None:
+        return False
+    return isinstance(condition, WillBeRequestedCondition) or any(map(_looks_at_same_tick, condition.children))
 
 
 def _error(event: dg.DagsterEvent) -> str:

@@ -16,12 +16,12 @@ class LakeResource(dg.ConfigurableResource):
 
     Attributes:
         home: `$CT_HOME`; empty for the default.
-        threads: DuckDB threads of one query.
+        threads: DuckDB threads of one query; most look at a few days, where a second thread costs more than it saves.
         report_url: Where the server shows reports.
     """
 
     home: str = ""
-    threads: int = 2
+    threads: int = 1
     report_url: str = "http://127.0.0.1:8000"
 
     @property

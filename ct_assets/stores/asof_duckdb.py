@@ -86,7 +86,7 @@ class AsofDuckDBOfflineStore(OfflineStore):
                 "retrieval by start_date/end_date alone is not supported."
             )
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        with connection(config.offline_store) as con:
+        with connection(config.offline_store, rows=0) as con:
             entities = EntityRows.of(con, entity_df)
         views, on_demand_names = requested_views(feature_refs, feature_views, on_demand, full_feature_names)
         entities.check(views, on_demand_names)
@@ -98,6 +98,7 @@ class AsofDuckDBOfflineStore(OfflineStore):
             statement=plan.sql,
             on_demand_feature_views=on_demand,
             full_feature_names=full_feature_names,
+            rows=len(entities.table),
             metadata=RetrievalMetadata(
                 features=feature_refs,
                 keys=[name for name in entities.table.column_names if name != entities.time_column],

@@ -25,10 +25,20 @@ from ct_assets.lake.engine import cursor
 if TYPE_CHECKING:  # Feast wants the configuration in the store's own module, which imports this one
     from ct_assets.stores.asof_duckdb import AsofDuckDBOfflineStoreConfig
 
+FEW_ROWS = 20_000
 
-def connection(config: "AsofDuckDBOfflineStoreConfig") -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-    """A DuckDB cursor for one query, closed whatever happens."""
-    return cursor(config.threads or os.cpu_count() or 1, config.memory_limit, config.temp_directory)
+
+def connection(
+    config: "AsofDuckDBOfflineStoreConfig", rows: int | None = None
+) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """A DuckDB cursor for one query, closed whatever happens.
+
+    Args:
+        config: of the store.
+        rows: number of entity rows, if known; few of them are not worth a second thread.
+    """
+    threads = 1 if rows is not None and rows < FEW_ROWS else config.threads or os.cpu_count() or 1
+    return cursor(threads, config.memory_limit, config.temp_directory)
 
 
 class AsofRetrievalJob(RetrievalJob):
@@ -43,6 +53,7 @@ class AsofRetrievalJob(RetrievalJob):
         on_demand_feature_views: list[OnDemandFeatureView] | None = None,
         full_feature_names: bool = False,
         metadata: RetrievalMetadata | None = None,
+        rows: int | None = None,
     ):
         self._config = config
         self._fetch = fetch
@@ -50,6 +61,7 @@ class AsofRetrievalJob(RetrievalJob):
         self._on_demand_feature_views = on_demand_feature_views or []
         self._full_feature_names = full_feature_names
         self._metadata = metadata
+        self._rows = rows
 
     @property
     def full_feature_names(self) -> bool:
@@ -74,7 +86,7 @@ class AsofRetrievalJob(RetrievalJob):
 
     @override
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with connection(self._config.offline_store) as con:
+        with connection(self._config.offline_store, self._rows) as con:
             return self._fetch(con)
 
     @override

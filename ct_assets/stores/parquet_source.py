@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +164,13 @@ def _overlaps(entry: str | dict[str, Any], span: Span) -> bool:
     if isinstance(entry, str) or not entry.get("min_time") or not entry.get("max_time"):
         return True
     low, high = span
-    first, last = (_micros(datetime.fromisoformat(entry[name])) for name in ("min_time", "max_time"))
+    first, last = (_micros(entry[name]) for name in ("min_time", "max_time"))
     return (low is None or last >= low) and (high is None or first <= high)
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+@cache
+def _micros(moment: str) -> int:
+    return (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _empty_scan(con: duckdb.DuckDBPyConnection, schema: pa.Schema, location: str) -> ParquetScan:
