@@ -51,6 +51,22 @@ def feature_store(home: Path, apply: bool = True) -> "FeatureStore":
         return store
 
 
+def _import_feast() -> None:
+    """Import Feast, which takes seconds, where features are read and nowhere else.
+
+    Its classes are decorated with typeguard's checks of every call's types: half of the import's time, and a quarter of
+    a small retrieval's. Type checkers have looked at our calls before.
+    """
+    import typeguard
+
+    checked = typeguard.typechecked
+    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
+    try:
+        import feast  # noqa: F401
+    finally:
+        typeguard.typechecked = checked
+
+
 @cache
 def _apply_once(home: Path) -> None:
     _apply(_open(home), home)
@@ -58,7 +74,7 @@ def _apply_once(home: Path) -> None:
 
 @cache
 def _open(home: Path) -> "FeatureStore":
-    # Feast takes seconds to import, so only those who read features pay for it.
+    _import_feast()
     from feast import FeatureStore, repo_config
 
     (home / "feast").mkdir(parents=True, exist_ok=True)
