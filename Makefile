@@ -30,7 +30,7 @@ demo: install  ## A year of flights through the whole loop (DAYS=60 for a short 
 	@$(BIN)/ct demo --days $(DAYS)
 
 test: install  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install  ## Format check, lint, types, import direction
 	$(BIN)/ruff format --check .

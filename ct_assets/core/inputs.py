@@ -46,5 +46,6 @@ def _categories(values: pd.Series) -> npt.NDArray[np.object_]:
     if pd.api.types.is_float_dtype(values.dtype):
         # Whole numbers become floats beside a missing value; 2 and 2.0 are the same category.
         values = values.convert_dtypes()
-    texts = [MISSING_CATEGORY if pd.isna(value) else str(value) for value in values]
-    return np.array(texts, dtype=object)
+    texts = np.array([str(value) for value in values], dtype=object)
+    texts[values.isna().to_numpy()] = MISSING_CATEGORY
+    return texts

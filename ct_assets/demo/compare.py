@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,32 +32,45 @@ def compare(home: Path, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp)
         For each metric: `served` and `static` as the mean over months, `monthly` by month for the monthly model, and
         `served_monthly`, `static_monthly` by month. Empty before the first training moment.
     """
-    rows = _labelled(home, spec, end)
     moments = [m for m in pd.date_range(start, end, freq="MS", tz="UTC")[FIRST_MONTHS:] if m < end]
     if not moments:
         return {metric: {} for metric in METRICS}
-    tasks = [(moments[0], end), *((m, n) for m, n in zip(moments, [*moments[1:], end], strict=True))]
-    # The longest trainings first, so that both cores finish together.
-    order = sorted(range(len(tasks)), key=lambda i: -tasks[i][0].value)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        futures = {i: pool.submit(partial(_replay, rows, spec), *tasks[i]) for i in order}
-        parts = [futures[i].result() for i in range(len(tasks))]
+    # The first month's model is the static one; it goes on to the end, and the others to the next month.
+    ends = [end, *moments[2:], end][: len(moments)]
+    order = sorted(range(len(moments)), key=lambda i: -i)
+    with ProcessPoolExecutor(2, get_context("spawn"), _open_worker, (home, spec, end)) as pool:
+        # The longest trainings come first, so that both cores finish together.
+        futures = {i: pool.submit(_replay, moments[i], ends[i]) for i in order}
+        parts = [futures[i].result() for i in range(len(moments))]
+    static, second = parts[0], moments[1] if len(moments) > 1 else end
+    monthly = pd.concat([static[static["event_timestamp"] < second], *parts[1:]])
+    rows = _labelled(home, spec, end)
     served = rows[(rows["event_timestamp"] >= moments[0]) & rows[PREDICTION].notna()]
     arms = {
         "served": _by_month(served),
-        "static": _by_month(parts[0]),
-        "monthly": _by_month(pd.concat(parts[1:])),
+        "static": _by_month(static),
+        "monthly": _by_month(monthly),
     }
     return {metric: _figures(arms, metric) for metric in METRICS}
 
 
-def _replay(rows: pd.DataFrame, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
+_worker: dict[str, Any] = {}
+
+
+def _open_worker(home: Path, spec: ModelSpec, end: pd.Timestamp) -> None:
+    """Read the rows once a process; sending them along with each task would cost more than the reading."""
+    _worker.update(spec=spec, rows=_labelled(home, spec, end))
+
+
+def _replay(moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
+    spec: ModelSpec = _worker["spec"]
+
     def fit(features: pd.DataFrame, labels: pd.Series) -> Any:
         return spec.estimator.build().fit(model_inputs(spec, features), labels.to_numpy())
 
     with threadpool_limits(spec.threads):
         return replay_schedule(
-            rows,
+            _worker["rows"],
             time_column="event_timestamp",
             known_column="known_at",
             label_column="label",
