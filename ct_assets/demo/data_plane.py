@@ -69,7 +69,7 @@ def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]", ahea
         if not run.success:
             report.failed.append({"partition": run.partition, "errors": list(run.errors)})
 
-    driver = load_driver(home, DATA_SENSORS, on_run)
+    driver = load_driver(home, "data", DATA_SENSORS, on_run)
     feed = NycFlights()
     settle_memory()
     driver.settle()

@@ -25,12 +25,12 @@ def quiet() -> None:
     os.environ.setdefault("FEAST_USAGE", "False")
 
 
-def load_driver(home: Path, sensors: Collection[str], on_run: "Callable[[Run], None]") -> "Driver":
-    """A driver for some of the sensors, with its cursors under `home`."""
+def load_driver(home: Path, name: str, sensors: Collection[str], on_run: "Callable[[Run], None]") -> "Driver":
+    """A driver for some of the sensors, with its cursors under `home`, apart from those of the other half."""
     from ct_assets.definitions import defs
     from ct_assets.lib.driver import Driver, open_instance
 
-    return Driver(defs(), open_instance(home), home / "demo" / "cursors", on_run, sensors)
+    return Driver(defs(), open_instance(home), home / "demo" / f"cursors-{name}", on_run, sensors)
 
 
 def settle_memory() -> None:

@@ -84,7 +84,7 @@ class Loop:
             target=run_data_plane, args=(str(self.home), feeding, self.faults, done, ahead), daemon=True
         )
         child.start()
-        self._driver = load_driver(self.home, [f"{self.spec.name}_automation"], self._on_run)
+        self._driver = load_driver(self.home, "models", [f"{self.spec.name}_automation"], self._on_run)
         self._driver.settle()
         settle_memory()
         try:

@@ -123,7 +123,7 @@ class Driver:
         self._dirty: set[dg.AssetKey] = {key for keys in self._targets.values() for key in keys}
         self._load()
         self._liveness = Liveness(state)
-        self._liveness.fail_orphans(instance)
+        self._interrupted = self._requests_of(self._liveness.fail_orphans(instance))
 
     def settle(self) -> list[Run]:
         """Tick everything until nothing is requested; return the runs in the order of their execution.
@@ -134,7 +134,8 @@ class Driver:
             RuntimeError: The same assets are requested without end.
         """
         runs: list[Run] = []
-        pending: list[Request] = []
+        # A run can die between an asset and its check, and then no condition would ask for what comes after.
+        pending, self._interrupted = self._interrupted, []
         asked: Counter[Request] = Counter()
         while True:
             news = self._report()
@@ -165,6 +166,7 @@ class Driver:
             self._jobs[assets] = self._job.get_subset(asset_selection=set(assets))
         result = self._jobs[assets].execute_in_process(
             instance=self.instance,
+            asset_selection=list(assets),
             partition_key=partition,
             raise_on_error=False,
             run_config=run_config,
@@ -196,6 +198,16 @@ class Driver:
             path = self.state / f"{sensor.name}.cursor"
             if path.exists():
                 self._sensor_cursors[sensor.name] = path.read_text() or None
+
+    def _requests_of(self, runs: Iterable[dg.DagsterRun]) -> list[Request]:
+        """What this driver's sensors had asked for in runs that died."""
+        return [
+            Request(
+                run.tags["dagster/sensor_name"], tuple(sorted(run.asset_selection)), run.tags.get("dagster/partition")
+            )
+            for run in runs
+            if run.tags.get("dagster/sensor_name") in self._targets and run.asset_selection
+        ]
 
     def _conditioned(self, sensor: dg.AutomationConditionSensorDefinition) -> set[dg.AssetKey]:
         keys = sensor.asset_selection.resolve(self._graph)

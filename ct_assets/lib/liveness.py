@@ -38,14 +38,14 @@ class Liveness:
         """Tags of the runs that this process makes."""
         return {TAG: self.name}
 
-    def fail_orphans(self, instance: dg.DagsterInstance) -> list[str]:
-        """Report the unfinished runs of dead processes as failed; return their ids."""
-        orphans = []
+    def fail_orphans(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+        """Report the unfinished runs of dead processes as failed; return them, oldest first."""
+        orphans: list[dg.DagsterRun] = []
         for path in self._dead():
             unfinished = dg.RunsFilter(tags={TAG: path.name.removesuffix(_SUFFIX)}, statuses=_UNFINISHED)
-            for run in instance.get_runs(unfinished):
+            for run in reversed(list(instance.get_runs(unfinished))):
                 instance.report_run_failed(run, "The process of this run died; what it was making is requested again.")
-                orphans.append(run.run_id)
+                orphans.append(run)
             path.unlink(missing_ok=True)
         return orphans
 

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from conftest import Driven
 
-from ct_assets.lib.driver import open_instance
+from ct_assets.lib.driver import Driver, open_instance
 from ct_assets.lib.liveness import Liveness
 
 PARTS = [
@@ -38,9 +38,32 @@ def test_the_run_of_a_living_process_is_left_alone(tmp_path) -> None:
         run = instance.create_run_for_job(_nothing, tags=alive.tags, status=dg.DagsterRunStatus.STARTED)
         assert Liveness(tmp_path).fail_orphans(instance) == []
         alive._file.close()  # as the system does for a dead process
-        assert Liveness(tmp_path).fail_orphans(instance) == [run.run_id]
+        assert Liveness(tmp_path).fail_orphans(instance)[0].run_id == run.run_id
         assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
         assert Liveness(tmp_path).fail_orphans(instance) == []
+
+
+def test_what_a_dead_process_was_making_is_made_first(tmp_path) -> None:
+    """A run can die between an asset and its check, and no condition asks for the check of an asset that is there."""
+
+    @dg.asset(check_specs=[dg.AssetCheckSpec("good", asset="lonely")])
+    def lonely() -> dg.MaterializeResult:
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(check_name="good", passed=True)])
+
+    sensor = dg.AutomationConditionSensorDefinition("automation", target=dg.AssetSelection.all())
+    location = dg.Definitions(assets=[lonely], sensors=[sensor])
+    with dg.DagsterInstance.ephemeral() as instance:
+        dead = Liveness(tmp_path)
+        instance.create_run_for_job(
+            location.resolve_implicit_global_asset_job_def(),
+            tags=dead.tags | {"dagster/sensor_name": "automation"},
+            asset_selection=frozenset({lonely.key}),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        dead._file.close()
+        driver = Driver(location, instance, tmp_path)
+        assert [run.assets for run in driver.settle()] == [(lonely.key,)]
+        assert driver.settle() == []
 
 
 @dg.job
