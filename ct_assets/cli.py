@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ct_assets.lake.paths import default_home
 
@@ -109,13 +110,14 @@ def rollback(
         release = roll_back(lake, RegistryResource(lake=lake), _known(model), reason, to or None)
     except (ValueError, FileNotFoundError) as error:
         _fail(error)
-    console.print(f"{model} serves version {release.version} again (trained as of {release.as_of[:10]}): {reason}")
+    champion = f"the champion of {model} is version {release.version} (trained as of {release.as_of[:10]})"
+    console.print(escape(f"{champion}; servers load it within seconds: {reason}"))
 
 
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve every model's champion over HTTP."""
     import uvicorn
@@ -127,8 +129,8 @@ def serve(
 
 @app.command()
 def dev(
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
-    serve_port: Annotated[int, typer.Option(help="Port of the prediction server.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    serve_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the prediction server.")] = 8000,
     every: Annotated[float, typer.Option(help="Seconds between two arriving days; 0 for no feeder.")] = 60.0,
 ) -> None:
     """Run the Dagster UI and daemon, the feeder and the prediction server together."""
@@ -150,7 +152,7 @@ def _known(model: str) -> str:
 
 
 def _fail(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[red]{error}[/]")
+    Console(stderr=True).print(f"[red]{escape(str(error))}[/]")
     raise typer.Exit(1)
 
 
@@ -162,8 +164,14 @@ def _home() -> Path:
 
 
 def main() -> None:
-    """Entry point for `python -m ct_assets.cli`."""
-    app()
+    """Entry point: an error of the user's is one line, and a trace with `CT_TRACE=1`."""
+    try:
+        app()
+    except (ValueError, LookupError, OSError) as error:
+        if os.environ.get("CT_TRACE"):
+            raise
+        Console(stderr=True).print(f"[red]{escape(str(error))}[/]")
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from ct_assets.core.ledger import Ledger, Record
@@ -121,5 +122,5 @@ def decisions_table(summary: dict[str, Any]) -> Table:
     rows += [(r["as_of"], 2, f"promote v{r['version']}", "its verdict passed") for r in summary["promotions"]]
     rows += [(r["as_of"], 3, f"roll back to v{r['version']}", r["reason"]) for r in summary["rollbacks"]]
     for as_of, _, decision, why in sorted(rows):
-        table.add_row(as_of[:10], decision, why)
+        table.add_row(as_of[:10], decision, escape(why))
     return table

@@ -44,9 +44,9 @@ def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
     if missing:
         found = ", ".join(map(str, frame.columns))
         return [*reasons, f"column(s) {', '.join(missing)} missing; found {found}: ask the sender to restore them"]
-    nested = _not_text(source, frame)
-    if nested:
-        return [*reasons, *nested]
+    mixed = _wrong_kinds(source, frame)
+    if mixed:
+        return [*reasons, *mixed]
     try:
         source.schema.validate(frame, lazy=True)
     except SchemaErrors as error:
@@ -57,17 +57,22 @@ def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
     return reasons
 
 
-def _not_text(source: Source, frame: pd.DataFrame) -> list[str]:
-    """Columns of objects that are no text, such as lists or bytes; pandera takes any object for text."""
+def _wrong_kinds(source: Source, frame: pd.DataFrame) -> list[str]:
+    """Columns of objects that are no text, such as lists or bytes, and text where something else is declared.
+
+    pandera takes any object for text, and would turn text into numbers for its own look alone.
+    """
     kinds = {
         name: pd.api.types.infer_dtype(frame[name], skipna=True)
         for name in source.schema.columns
         if frame[name].dtype == object
     }
+    declared = {name: str(source.schema.columns[name].dtype) for name in kinds}
     return [
-        f"column {name}: expected text or the declared type; found {kind} values: ask the sender to convert them"
+        f"column {name}: expected {'text' if declared[name] == 'object' else declared[name]}; found {kind} values: "
+        "ask the sender to convert them"
         for name, kind in kinds.items()
-        if kind not in ("string", "empty")
+        if kind != "empty" and (kind != "string" or declared[name] != "object")
     ]
 
 

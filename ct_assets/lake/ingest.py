@@ -13,7 +13,6 @@ from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ct_assets.core.drift import upstream_change
@@ -22,6 +21,9 @@ from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE, Dataset
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
+
+MAX_NAME = 200
+"""Longest name of a landing file, in bytes, that is kept in quarantine as it is."""
 
 HISTORY_DAYS = 14
 """How many earlier arrival days a batch is compared with."""
@@ -97,14 +99,16 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
     table, reasons = _read(payload)
     rows = table.num_rows if table is not None else 0
     if table is not None:
+        reasons = contract_breaches(source, table.to_pandas())
+    if table is not None and not reasons:
+        table = _conform(source, table)
         reasons = (
-            contract_breaches(source, table.to_pandas())
+            _other_days(source, partition, table)
             or _surprises(dataset, source, partition, table)
             or _repetitions(dataset, source, partition, table)
         )
     if table is None or reasons:
         return Batch(source.name, partition, path.name, digest, "quarantined", rows, tuple(reasons))
-    table = _conform(source, table)
     if source.stable:
         _store_profile(dataset, source, partition, digest, table)
     dataset.write(partition, table, digest, name=path.name, append=source.daily)
@@ -115,7 +119,7 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
 def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
     try:
         return pq.read_table(io.BytesIO(payload)), []
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         reason = (
             f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off or is something else: "
             "ask the sender to resend it"
@@ -124,12 +128,32 @@ def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
 
 
 def _conform(source: Source, table: pa.Table) -> pa.Table:
-    """The contract's columns in its order, timestamps in microseconds UTC."""
+    """The contract's columns in its order, timestamps in microseconds UTC, text in the one form of text."""
     table = table.select(list(source.schema.columns))
-    for i, column in enumerate(table.schema):
-        if pa.types.is_timestamp(column.type) and column.type != pa.timestamp("us", "UTC"):
-            table = table.set_column(i, column.name, pc.cast(table[column.name], pa.timestamp("us", "UTC")))
-    return table
+    fields = [pa.field(column.name, _stored_type(column.type)) for column in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC")
+    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
+    return pa.string() if is_text else kind
+
+
+def _other_days(source: Source, partition: str, table: pa.Table) -> list[str]:
+    """Rows that did not become known on their arrival day: features would never see them, or see the future."""
+    if not source.daily or "known_at" not in table.column_names:
+        return []
+    start = pd.Timestamp(partition, tz="UTC")
+    known = table["known_at"].to_pandas()
+    outside = known[(known < start) | (known >= start + pd.Timedelta(days=1))]
+    if outside.empty:
+        return []
+    return [
+        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), such as {outside.iloc[0]}; expected "
+        "rows that became known on the day of their folder: land them in the right one, or mend the sender's clock"
+    ]
 
 
 def _surprises(dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
@@ -177,7 +201,9 @@ def _profile_path(dataset: Dataset, partition: str, digest: str) -> Path:
 
 
 def _quarantine(lake: Lake, path: Path, batch: Batch) -> None:
-    target = _quarantined(lake.home, batch.source, batch.partition) / f"{batch.digest[:12]}-{batch.name}"
+    # The note has the whole name; with what is put around it here, a long one would be too long for the file system.
+    kept = batch.name if len(batch.name.encode()) <= MAX_NAME else batch.name[-60:]
+    target = _quarantined(lake.home, batch.source, batch.partition) / f"{batch.digest[:12]}-{kept}"
     note = {
         "source": batch.source,
         "partition": batch.partition,

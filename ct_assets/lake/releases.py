@@ -107,8 +107,9 @@ class Releases:
             FileNotFoundError: That version never became a release.
         """
         path = self._folder("releases") / f"{version}.json"
-        if not path.exists():
-            known = ", ".join(sorted((p.stem for p in path.parent.glob("*.json")), key=int)) or "none yet"
+        if not version.isdigit() or not path.exists():
+            versions = sorted(int(p.stem) for p in self._folder("releases").glob("*.json") if p.stem.isdigit())
+            known = ", ".join(map(str, versions)) or "none yet"
             raise FileNotFoundError(f"version {version} of {self.model} is no release; releases: {known}")
         return Release(**json.loads(path.read_text()))
 

@@ -99,7 +99,7 @@ def _news(source: Source, landed: dict[str, str]) -> list[dg.AssetMaterializatio
             landing_key(source),
             partition=partition,
             metadata={"files": len(names)},
-            tags={"dagster/data_version": sha256("\n".join(names).encode()).hexdigest()[:32]},
+            tags={"dagster/data_version": sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:32]},
         )
         for partition, names in sorted(files.items(), key=lambda item: item[0] or "")
     ]

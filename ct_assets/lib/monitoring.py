@@ -9,6 +9,7 @@ import pandas as pd
 
 from ct_assets.core.drift import DriftReport, compare
 from ct_assets.core.ledger import Ledger, Record
+from ct_assets.core.metrics import advantage
 from ct_assets.core.policy import Decision, Evidence, decide
 from ct_assets.core.profile import NumericColumn, profile
 from ct_assets.core.spec import ModelSpec
@@ -99,8 +100,10 @@ def _performance(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partitio
     report = performance_report(lake.lake(), releases_of(lake, spec), spec, partition)
     save_report(lake.lake(), spec, "performance", partition, report)
     figures = {name: value for name, value in report.items() if value is not None}
-    now, reference, drop = report["now"], report["reference"], spec.policy.performance_drop
-    fallen = None not in (now, reference, drop) and reference - now >= drop
+    now, reference, policy = report["now"], report["reference"], spec.policy
+    judged = None not in (now, reference) and report["rows"] >= policy.performance_min_rows
+    lost = -advantage(policy.performance_metric, now, reference) if judged else 0.0
+    fallen = policy.performance_drop is not None and lost >= policy.performance_drop
     return dg.MaterializeResult(
         asset_key=key,
         metadata={"dagster/row_count": table.num_rows, **figures},

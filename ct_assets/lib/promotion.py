@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from ct_assets.core.artifact import load_model
+from ct_assets.core.artifact import ArtifactError, artifact_digest, load_model
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.verdict import Verdict
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import load_training_set
 from ct_assets.resources.lake import LakeResource
@@ -21,7 +22,7 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
         ArtifactError: The verdict is missing a pass, or is about something else.
         VerdictError: The verdict was changed.
         FileNotFoundError: The challenger was never judged.
-        ValueError: The challenger was champion before, and was rolled back.
+        ValueError: The challenger was champion before, or was compared with another one than the present.
     """
     releases = Releases(lake.path, spec.name, lake.ledger())
     verdict = releases.verdict(challenger.version)
@@ -42,7 +43,12 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     # From the disk and not from memory, where the evaluation may have left the model: these bytes will serve.
     load_model(Path(release.artifact).read_bytes(), release.artifact_digest, spec.trusted_types)
     moves = releases.moves()
-    _refuse_what_was_rolled_back(moves, spec.name, release.version)
+    if moves and moves[-1]["version"] == release.version:
+        # Promoted before; the process may have died before it moved the alias.
+        registry.point(spec.name, CHAMPION, release.version)
+        return release
+    _refuse_what_was_promoted_before(moves, spec.name, release.version)
+    _refuse_another_opponent(releases, moves, spec.name, verdict)
     content = {
         "version": release.version,
         "previous": moves[-1]["version"] if moves else None,
@@ -57,13 +63,33 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     return release
 
 
-def _refuse_what_was_rolled_back(moves: Sequence[Mapping[str, Any]], model: str, version: str) -> None:
-    """A passed verdict is no reason to return to what people took back."""
-    move = next((m for m in reversed(moves) if version in (m["version"], m["previous"])), None)
-    if move is not None and move["kind"] == "rollback" and move["previous"] == version:
+def _refuse_what_was_promoted_before(moves: Sequence[Mapping[str, Any]], model: str, version: str) -> None:
+    """A passed verdict is no reason to return to what was replaced or taken back."""
+    if any(move["version"] == version for move in moves):
+        taken_back = _taken_back(moves, version)
+        how = f"was rolled back ({taken_back['reason']})" if taken_back else "was replaced by a later one"
         raise ValueError(
-            f"version {version} of {model} was rolled back ({move['reason']}); train a new challenger, or return to it "
+            f"version {version} of {model} {how}; train a new challenger, or return to it "
             f'with: ct rollback {model} --to {version} --reason "..."'
+        )
+
+
+def _taken_back(moves: Sequence[Mapping[str, Any]], version: str) -> Mapping[str, Any] | None:
+    """The rollback that took a version back, if that was the last that happened to it."""
+    move = next((m for m in reversed(moves) if version in (m["version"], m.get("previous"))), None)
+    took = move is not None and move["kind"] == "rollback" and move.get("previous") == version
+    return move if took else None
+
+
+def _refuse_another_opponent(
+    releases: Releases, moves: Sequence[Mapping[str, Any]], model: str, verdict: Verdict
+) -> None:
+    present = releases.get(str(moves[-1]["version"])).artifact_digest if moves else None
+    if verdict.bindings.champion_digest != present:
+        found = verdict.bindings.champion_digest
+        raise ValueError(
+            f"the verdict compares with {found[:12] if found else 'no champion'}, but {model} is served by "
+            f"{present[:12] if present else 'nothing'}: evaluate the challenger again, against what serves now"
         )
 
 
@@ -92,18 +118,35 @@ def rollback(
     if not moves:
         raise ValueError(f"{model} has no champion yet, so there is nothing to roll back")
     present = str(moves[-1]["version"])
+    pointed = registry.get(model, CHAMPION)
+    if pointed is None or pointed.version != present:
+        # An earlier move was recorded and its process died before the alias followed: finish that one.
+        release = _servable(releases, present)
+        registry.point(model, CHAMPION, present)
+        return release
     # In the order of their promotion, so that a second rollback goes one further back and not forth again.
     promoted = list(dict.fromkeys(str(m["version"]) for m in moves if m["kind"] == "promotion"))
-    earlier = promoted[: promoted.index(present)]
+    earlier = [v for v in promoted[: promoted.index(present)] if _taken_back(moves, v) is None]
     if version is None and not earlier:
         raise ValueError(f"version {present} is the first release of {model}; there is none to return to")
     target = version or earlier[-1]
     if target == present:
         raise ValueError(f"version {target} of {model} is the champion already; name another with --to")
-    release = releases.get(target)
-    releases.check(release)
+    release = _servable(releases, target)
     # A move in event time: it counts from the newest moment that anything was decided for.
     as_of = max(pd.Timestamp(r.as_of) for r in lake.ledger().records(model=model))
     lake.ledger().append("rollback", model, as_of, {"version": target, "previous": present, "reason": reason})
     registry.point(model, CHAMPION, target)
+    return release
+
+
+def _servable(releases: Releases, version: str) -> Release:
+    """A release whose verdict holds and whose bytes are the judged ones."""
+    release = releases.get(version)
+    releases.check(release)
+    path = Path(release.artifact)
+    if not path.exists() or artifact_digest(path.read_bytes()) != release.artifact_digest:
+        raise ArtifactError(
+            f"{path} is not the model that version {version} was judged with; restore it, or name another"
+        )
     return release

@@ -189,7 +189,10 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
     snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
     holdout = read_examples(lake.lake(), snapshot, "holdout")
     as_of = pd.Timestamp(snapshot.as_of)
-    champion = releases.champion_at(as_of - pd.Timedelta(1, "us"))
+    champion = releases.champion_at(as_of)
+    if champion and champion.version == challenger.version:
+        # Judged again after its promotion, it meets the one that it met then.
+        champion = releases.champion_at(as_of - pd.Timedelta(1, "us"))
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
     reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
     verdict = validate_new_model(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import dagster as dg
 
@@ -168,7 +170,8 @@ class RegistryResource(dg.ConfigurableResource):
         from mlflow.artifacts import download_artifacts
 
         source: str = found.source  # type: ignore[attr-defined]
-        local = source.removeprefix("file://") if source.startswith(("file://", "/")) else download_artifacts(source)
+        parts = urlsplit(source)
+        local = url2pathname(parts.path) if parts.scheme in ("file", "") else download_artifacts(source)
         return Version(
             name=found.name,  # type: ignore[attr-defined]
             version=str(found.version),  # type: ignore[attr-defined]

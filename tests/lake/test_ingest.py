@@ -66,6 +66,9 @@ def payload(frame: pd.DataFrame) -> bytes:
     return parquet_bytes(arrow.Table.from_pandas(frame, preserve_index=False))
 
 
+NEXT_DAY = pd.Timestamp(NEXT, tz="UTC").as_unit("us")
+
+
 def land(lake: Lake, content: pd.DataFrame | bytes, name: str = "readings.parquet", folder: str = DAY) -> Path:
     path = lake.home / "landing" / "readings" / folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,12 +158,50 @@ def test_the_same_content_twice_in_one_run_is_counted_once(lake: Lake) -> None:
     assert lake.dataset("readings").rows() == 40
 
 
-def test_the_same_content_on_another_day_is_no_duplicate(lake: Lake) -> None:
+def test_rows_of_another_day_are_rejected_and_not_taken_for_a_duplicate(lake: Lake) -> None:
+    """Under the wrong day no feature would ever see them."""
     land(lake, readings())
     land(lake, readings(), folder=NEXT)
     assert ingest_one(lake).status == "accepted"
-    assert ingest_one(lake, NEXT).status == "accepted"
-    assert lake.dataset("readings").rows() == 80
+    batch = ingest_one(lake, NEXT)
+    assert batch.status == "quarantined"
+    assert f"column known_at: 40 row(s) lie outside of {NEXT} (UTC)" in batch.reasons[0]
+    assert lake.dataset("readings").rows() == 40
+
+
+def test_numbers_sent_as_text_are_rejected_with_the_column(lake: Lake) -> None:
+    land(lake, readings().assign(value=lambda frame: frame["value"].astype(str)))
+    batch = ingest_one(lake)
+    assert batch.status == "quarantined"
+    assert any("column value: expected float64; found string" in reason for reason in batch.reasons)
+
+
+def test_a_file_with_damaged_pages_is_quarantined(lake: Lake) -> None:
+    path = land(lake, readings())
+    payload = bytearray(path.read_bytes())
+    payload[40:160] = bytes(120)
+    path.write_bytes(payload)
+    assert ingest_one(lake).status == "quarantined"
+
+
+def test_text_of_another_arrow_type_joins_the_rows_of_the_day(lake: Lake) -> None:
+    land(lake, readings(20))
+    assert ingest_one(lake).status == "accepted"
+    table = arrow.Table.from_pandas(readings().iloc[20:], preserve_index=False)
+    large = [
+        arrow.field(f.name, arrow.large_string() if arrow.types.is_string(f.type) else f.type) for f in table.schema
+    ]
+    path = lake.home / "landing" / "readings" / DAY / "large.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.cast(arrow.schema(large)), path)
+    assert ingest_one(lake).status == "accepted"
+    assert lake.dataset("readings").rows() == 40
+
+
+def test_a_rejected_file_with_a_very_long_name_is_kept(lake: Lake) -> None:
+    path = land(lake, readings())
+    path.rename(path.with_name("x" * 240 + ".parquet")).write_bytes(b"garbage")
+    assert ingest_one(lake).status == "quarantined"
 
 
 def test_other_content_under_a_used_name_does_not_overwrite_the_archive(lake: Lake) -> None:
@@ -325,7 +366,7 @@ def test_a_file_moved_out_of_quarantine_by_hand_no_longer_counts(lake: Lake) -> 
 def test_another_unit_is_noticed_although_every_value_is_in_range(lake: Lake) -> None:
     land(lake, readings())
     ingest(lake, READINGS, DAY)
-    land(lake, readings(value=readings()["value"] * 1.609344), folder=NEXT)
+    land(lake, readings(value=readings()["value"] * 1.609344, known_at=NEXT_DAY), folder=NEXT)
     batch = ingest_one(lake, NEXT)
     assert batch.status == "quarantined"
     assert "mean went from" in batch.reasons[0]
@@ -333,12 +374,12 @@ def test_another_unit_is_noticed_although_every_value_is_in_range(lake: Lake) ->
 
 
 def test_without_history_there_is_nothing_to_compare_with(lake: Lake) -> None:
-    land(lake, readings(value=readings()["value"] * 1.609344), folder=NEXT)
+    land(lake, readings(value=readings()["value"] * 1.609344, known_at=NEXT_DAY), folder=NEXT)
     assert ingest_one(lake, NEXT).status == "accepted"
 
 
 def test_a_later_day_is_no_history_of_an_earlier_one(lake: Lake) -> None:
-    land(lake, readings(value=readings()["value"] * 1.609344), folder=NEXT)
+    land(lake, readings(value=readings()["value"] * 1.609344, known_at=NEXT_DAY), folder=NEXT)
     ingest(lake, READINGS, NEXT)
     land(lake, readings())
     assert ingest_one(lake).status == "accepted"

@@ -199,7 +199,9 @@ class World:
         return release
 
     def point(self, release: Release, kind: str = "promotion") -> None:
-        self.ledger.append(kind, release.model, AT, {"version": release.version})
+        moves = self.releases(release.model).moves()
+        previous = moves[-1]["version"] if moves else None
+        self.ledger.append(kind, release.model, AT, {"version": release.version, "previous": previous})
         self.registry.point(release.model, CHAMPION, release.version)
 
     def promote(self, spec: ModelSpec, max_iter: int) -> Release:
