@@ -5,6 +5,7 @@ decided by the definitions alone.
 """
 
 import dataclasses
+import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -24,6 +25,9 @@ from dagster._serdes import deserialize_value, serialize_value
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lib.liveness import Liveness
 from ct_assets.lib.provenance import CHECKOUT
+
+INTERRUPTED = "interrupted.json"
+"""File of the state folder that names what killed processes were making and nobody has made since."""
 
 MAX_REQUESTS = 20
 """How often one settling may ask for the same assets and partition."""
@@ -123,7 +127,10 @@ class Driver:
         self._dirty: set[dg.AssetKey] = {key for keys in self._targets.values() for key in keys}
         self._load()
         self._liveness = Liveness(state)
-        self._interrupted = self._requests_of(self._liveness.fail_orphans(instance))
+        # Noted before the runs are reported as failed: this process may die too before it has made up for them.
+        self._interrupted = [*self._noted(), *self._requests_of(self._liveness.orphans(instance))]
+        self._note_interrupted()
+        self._liveness.fail_orphans(instance)
 
     def settle(self) -> list[Run]:
         """Tick everything until nothing is requested; return the runs in the order of their execution.
@@ -135,7 +142,7 @@ class Driver:
         """
         runs: list[Run] = []
         # A run can die between an asset and its check, and then no condition would ask for what comes after.
-        pending, self._interrupted = self._interrupted, []
+        pending = sorted(self._interrupted, key=lambda request: request.partition or "")
         asked: Counter[Request] = Counter()
         while True:
             news = self._report()
@@ -146,6 +153,9 @@ class Driver:
                 runs.append(self.execute(pending[0].assets, pending[0].partition, pending[0].sensor))
                 del pending[0]
             elif not news:
+                if self._interrupted:
+                    self._interrupted = []
+                    self._note_interrupted()
                 return runs
             if asked and max(asked.values()) > MAX_REQUESTS:
                 names = ", ".join(key.to_user_string() for key in asked.most_common(1)[0][0].assets)
@@ -198,6 +208,15 @@ class Driver:
             path = self.state / f"{sensor.name}.cursor"
             if path.exists():
                 self._sensor_cursors[sensor.name] = path.read_text() or None
+
+    def _noted(self) -> list[Request]:
+        path = self.state / INTERRUPTED
+        found = json.loads(path.read_text()) if path.exists() else []
+        return [Request(sensor, tuple(map(dg.AssetKey, assets)), partition) for sensor, assets, partition in found]
+
+    def _note_interrupted(self) -> None:
+        notes = [(r.sensor, [list(key.path) for key in r.assets], r.partition) for r in self._interrupted]
+        write_atomically(self.state / INTERRUPTED, json.dumps(notes).encode())
 
     def _requests_of(self, runs: Iterable[dg.DagsterRun]) -> list[Request]:
         """What this driver's sensors had asked for in runs that died."""

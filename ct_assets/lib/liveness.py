@@ -38,16 +38,20 @@ class Liveness:
         """Tags of the runs that this process makes."""
         return {TAG: self.name}
 
-    def fail_orphans(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-        """Report the unfinished runs of dead processes as failed; return them, oldest first."""
-        orphans: list[dg.DagsterRun] = []
+    def orphans(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+        """Unfinished runs of dead processes, oldest first."""
+        runs: list[dg.DagsterRun] = []
         for path in self._dead():
             unfinished = dg.RunsFilter(tags={TAG: path.name.removesuffix(_SUFFIX)}, statuses=_UNFINISHED)
-            for run in reversed(list(instance.get_runs(unfinished))):
-                instance.report_run_failed(run, "The process of this run died; what it was making is requested again.")
-                orphans.append(run)
+            runs += reversed(list(instance.get_runs(unfinished)))
+        return runs
+
+    def fail_orphans(self, instance: dg.DagsterInstance) -> None:
+        """Report the unfinished runs of dead processes as failed, and forget these processes."""
+        for run in self.orphans(instance):
+            instance.report_run_failed(run, "The process of this run died; what it was making is requested again.")
+        for path in self._dead():
             path.unlink(missing_ok=True)
-        return orphans
 
     def _dead(self) -> list[Path]:
         return [path for path in sorted(self.folder.glob(f"*{_SUFFIX}")) if _is_unlocked(path)]

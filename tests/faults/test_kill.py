@@ -36,11 +36,13 @@ def test_the_run_of_a_living_process_is_left_alone(tmp_path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         alive = Liveness(tmp_path)
         run = instance.create_run_for_job(_nothing, tags=alive.tags, status=dg.DagsterRunStatus.STARTED)
-        assert Liveness(tmp_path).fail_orphans(instance) == []
+        assert Liveness(tmp_path).orphans(instance) == []
         alive._file.close()  # as the system does for a dead process
-        assert Liveness(tmp_path).fail_orphans(instance)[0].run_id == run.run_id
+        other = Liveness(tmp_path)
+        assert [orphan.run_id for orphan in other.orphans(instance)] == [run.run_id]
+        other.fail_orphans(instance)
         assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
-        assert Liveness(tmp_path).fail_orphans(instance) == []
+        assert Liveness(tmp_path).orphans(instance) == []
 
 
 def test_what_a_dead_process_was_making_is_made_first(tmp_path) -> None:
@@ -61,6 +63,7 @@ def test_what_a_dead_process_was_making_is_made_first(tmp_path) -> None:
             status=dg.DagsterRunStatus.STARTED,
         )
         dead._file.close()
+        Driver(location, instance, tmp_path)._liveness._file.close()  # dies before it has made anything
         driver = Driver(location, instance, tmp_path)
         assert [run.assets for run in driver.settle()] == [(lonely.key,)]
         assert driver.settle() == []

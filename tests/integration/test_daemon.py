@@ -23,6 +23,8 @@ from ct_assets.core.ledger import Ledger, Record
 from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
 
+pytestmark = pytest.mark.daemon
+
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 MODEL = "flight_delay"
