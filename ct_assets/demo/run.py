@@ -90,7 +90,8 @@ class Loop:
         try:
             self._days(todo, data_done, done, ahead)
         finally:
-            child.terminate()
+            # Dagster puts a handler in the way of a polite end; the data half stands a kill at any moment.
+            child.kill()
             child.join()
 
     def _days(self, todo: list[str], data_done: str, done: Any, ahead: Any) -> None:
