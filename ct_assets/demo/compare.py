@@ -13,6 +13,7 @@ from ct_assets.core.inputs import model_inputs
 from ct_assets.core.replay import monthly_metrics, replay_schedule
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import PREDICTION
+from ct_assets.demo.driving import quiet
 
 METRICS = ("auc", "logloss")
 FIRST_MONTHS = 3
@@ -59,6 +60,7 @@ _worker: dict[str, Any] = {}
 
 def _open_worker(home: Path, spec: ModelSpec, end: pd.Timestamp) -> None:
     """Read the rows once a process; sending them along with each task would cost more than the reading."""
+    quiet()
     _worker.update(spec=spec, rows=_labelled(home, spec, end))
 
 
