@@ -14,7 +14,7 @@ help:  ## Show the targets
 
 install: $(STAMP)  ## Install everything into .venv
 
-# The stamp holds what was installed, so a second run costs nothing and an edited lock installs again.
+# The stamp's date tells whether the lock is newer, so a second run costs nothing and an edited lock installs again.
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv

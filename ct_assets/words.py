@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ct_assets.core.ledger import Ledger, Record
+from ct_assets.lake.releases import POINTER_MOVES
 
 
 def newest_moment(ledger: Ledger, model: str) -> pd.Timestamp:
@@ -29,7 +30,7 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
         LookupError: There is no champion, or no such version.
     """
     records = ledger.records(model=model)
-    moves = [r for r in records if r.kind in ("promotion", "rollback")]
+    moves = [r for r in records if r.kind in POINTER_MOVES]
     if not version and not moves:
         raise LookupError(f"{model} has no champion yet. {_latest_decision(records)}")
     version = version or str(moves[-1].evidence["version"])

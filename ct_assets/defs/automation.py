@@ -1,4 +1,4 @@
-"""Automation sensors: one for the data, one for each model, so that a tick of one does not wait for another."""
+"""The automation sensor of the data; each model brings its own, so that a tick of one does not wait for another."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""DuckDB as an engine: one in-memory database a process, a cursor of it for each query.
+"""DuckDB as an engine: one in-memory database a process and setting, a cursor of it for each query.
 
 Opening a database costs more than most queries of a day. Cursors share the database's threads and memory limit, and
 keep their temporary tables and views to themselves.

@@ -6,6 +6,7 @@ from typing import Any
 
 from ct_assets.core.ledger import Ledger, Record
 from ct_assets.lake.lake import Lake
+from ct_assets.lake.releases import POINTER_MOVES
 
 
 def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
         "duplicate": _rows(duplicate),
     }
     batches = {"quarantined": len(quarantined), "duplicate": len(duplicate)}
-    moves = [r for r in ledger.records(model=model) if r.kind in ("promotion", "rollback")]
+    moves = [r for r in ledger.records(model=model) if r.kind in POINTER_MOVES]
     verdicts = ledger.records("verdict", model)
     return {
         "model": model,

@@ -107,7 +107,8 @@ def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:
     """What a feature service stands for: each of its views with a digest of its definition.
 
     Returns:
-        View name to digest; two equal digests mean the same features, types, source, keys, freshness and code.
+        View name to digest; two equal digests mean the same features, types, source, keys, freshness and on-demand
+        code. The SQL that computes stored rows is not part of it.
     """
     projections = store.get_feature_service(service).feature_view_projections
     stored = {view.name: view for view in store.list_feature_views()}

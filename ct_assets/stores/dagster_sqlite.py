@@ -1,10 +1,10 @@
 """Dagster's own SQLite storages, with one connection pool each.
 
 Dagster opens a new SQLAlchemy engine for every statement, which throws the compiled statements away; most of the time
-of a small run goes there. One engine per storage halves the time of runs and automation ticks
+of a small run goes there. One engine per storage makes runs and automation ticks several times faster
 (`benchmarks/dagster_storage.py`). And Dagster takes a file that exists for a database with all its tables, which it is
-not when the process that made it was killed, or is still at it; here the file appears with its tables. Nothing else
-differs: the schema is Dagster's, and so are the files.
+not when the process that made it was killed, or is still at it; here the file appears with its tables. The schema is
+Dagster's; the event log is one file instead of one a run, and a power cut can lose the last commits, not consistency.
 """
 
 from collections.abc import Iterator
