@@ -7,13 +7,18 @@ not when the process that made it was killed, or is still at it; here the file a
 Dagster's; the event log is one file instead of one a run, and a power cut can lose the last commits, not consistency.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as db
+from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
+from dagster._core.storage.asset_check_execution_record import AssetCheckPartitionInfo
+from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
@@ -36,6 +41,52 @@ def _engine(url: str) -> db.Engine:
     return engine
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """A state of checks to go on from.
+
+    Dagster's own `with_updates` adds a partition to its new status and leaves it in its old one, which goes unnoticed
+    as long as it starts from nothing.
+    """
+
+    state: AssetCheckState
+
+    @property
+    def latest_storage_id(self) -> int:
+        return self.state.latest_storage_id
+
+    @property
+    def in_progress_runs(self) -> Mapping[str, SerializableEntitySubset]:
+        return self.state.in_progress_runs
+
+    def with_updates(
+        self,
+        key: dg.AssetCheckKey,
+        partitions: dg.PartitionsDefinition | None,
+        records: Sequence[AssetCheckPartitionInfo],
+        run_statuses: Mapping[str, dg.DagsterRunStatus],
+    ) -> AssetCheckState:
+        renewed = SerializableEntitySubset.empty(key, partitions)
+        for record in records:
+            if partitions is not None and record.partition_key and partitions.has_partition_key(record.partition_key):
+                one = SerializableEntitySubset.from_coercible_value(key, record.partition_key, partitions)
+                renewed = renewed.compute_union(one)
+        runs = {run: subset.compute_difference(renewed) for run, subset in self.in_progress_runs.items()}
+        rest = AssetCheckState(
+            latest_storage_id=self.latest_storage_id,
+            subsets={status: subset.compute_difference(renewed) for status, subset in self.state.subsets.items()},
+            in_progress_runs={run: subset for run, subset in runs.items() if not subset.is_empty},
+        )
+        return rest.with_updates(key, partitions, records, run_statuses)
+
+
+def _usable(state: AssetCheckState | None, partitions: dg.PartitionsDefinition | None) -> AssetCheckState:
+    # Of a check without partitions Dagster reports no new materialization alone, so that one starts from nothing.
+    if state is None or partitions is None or not state.compatible_with(partitions):
+        return AssetCheckState.empty()
+    return state
+
+
 class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
     """Event log in one SQLite file."""
 
@@ -51,6 +102,41 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
     def _connect(self) -> Iterator[db.Connection]:
         with self._engine.begin() as connection:
             yield connection
+
+    @cached_property
+    def _check_states(self) -> dict[dg.AssetCheckKey, AssetCheckState]:
+        return {}
+
+    def get_asset_check_state(
+        self, keys: Sequence[tuple[dg.AssetCheckKey, dg.PartitionsDefinition | None]]
+    ) -> Mapping[dg.AssetCheckKey, AssetCheckState]:
+        """Which partitions' checks passed, failed or are under way.
+
+        Dagster computes this from all history at every automation tick; here from what was known at the last one.
+        """
+        known = {key: _Remembered(_usable(self._check_states.get(key), partitions)) for key, partitions in keys}
+        # Dagster only reads the fields and calls the method that `_Remembered` has.
+        states = bulk_update_asset_check_state(self._instance, keys, known)  # type: ignore[arg-type]
+        self._check_states.update((key, states[key]) for key, partitions in keys if partitions is not None)
+        return states
+
+    # Dagster asks the database what it has got before every event; what is there, is there to stay.
+
+    @cached_property
+    def _known_to_exist(self) -> set[str]:
+        return set()
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the database has a table; asked once."""
+        if table_name not in self._known_to_exist and super().has_table(table_name):
+            self._known_to_exist.add(table_name)
+        return table_name in self._known_to_exist
+
+    def _has_asset_key_col_on_connection(self, conn: db.Connection, column_name: str) -> bool:
+        column = f"asset_keys.{column_name}"
+        if column not in self._known_to_exist and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._known_to_exist.add(column)
+        return column in self._known_to_exist
 
 
 class PooledSqliteRunStorage(SqliteRunStorage):

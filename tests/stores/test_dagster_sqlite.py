@@ -1,0 +1,95 @@
+"""What the pooled storages remember is what Dagster computes from all history."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
+
+from ct_assets.lib.instance import open_instance
+from ct_assets.stores.dagster_sqlite import PooledSqliteEventLogStorage
+
+DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-07")
+OUTCOMES = ("passed", "failed", "raised", "unchecked")
+
+
+class Outcome(dg.Config):
+    """How a run is to end."""
+
+    outcome: str
+
+
+def checked(name: str, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
+    @dg.asset(name=name, partitions_def=partitions, check_specs=[dg.AssetCheckSpec("holds", asset=name)])
+    def asset(config: Outcome) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        if config.outcome == "raised":
+            raise ValueError("on purpose")
+        yield dg.MaterializeResult(asset_key=name)
+        if config.outcome != "unchecked":
+            yield dg.AssetCheckResult(asset_key=name, check_name="holds", passed=config.outcome == "passed")
+
+    return asset
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with open_instance(tmp_path) as instance:
+        assert isinstance(instance.event_log_storage, PooledSqliteEventLogStorage)
+        yield instance
+
+
+def statuses(states: dict[dg.AssetCheckKey, AssetCheckState]) -> dict[tuple[str, str], object]:
+    return {
+        (key.to_user_string(), status.value): subset.value
+        for key, state in states.items()
+        for status, subset in state.subsets.items()
+        if not subset.is_empty
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_states_of_checks_are_those_computed_from_all_history(instance: dg.DagsterInstance, seed: int) -> None:
+    chance = random.Random(seed)
+    jobs = {"daily": DAYS, "single": None}
+    defs = dg.Definitions(
+        [checked(name, partitions) for name, partitions in jobs.items()],
+        jobs=[dg.define_asset_job(f"{name}_job", [name]) for name in jobs],
+    )
+    keys = [
+        (dg.AssetCheckKey(dg.AssetKey(name), "holds"), DAYS if partitions else None)
+        for name, partitions in jobs.items()
+    ]
+    waiting: list[dg.DagsterRun] = []
+    seen = set()
+    for _ in range(25):
+        name = chance.choice(list(jobs))
+        day = chance.choice(DAYS.get_partition_keys()) if jobs[name] else None
+        action = chance.choice([*OUTCOMES, "planned", "canceled", "reported"])
+        job = defs.resolve_job_def(f"{name}_job")
+        config = {"ops": {name: {"config": {"outcome": action}}}}
+        if action in OUTCOMES:
+            job.execute_in_process(config, instance, partition_key=day, raise_on_error=False)
+        elif action == "planned":
+            tags = {"dagster/partition": day} if day else {}
+            waiting.append(instance.create_run_for_job(job, run_config=config, tags=tags, asset_selection=None))
+        elif action == "canceled" and waiting:
+            instance.report_run_canceled(waiting.pop())
+        elif action == "reported":
+            instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=day))
+        if chance.random() < 0.3:  # as between two ticks, more than one thing happens
+            continue
+        remembered = statuses(instance.event_log_storage.get_asset_check_state(keys))
+        from_nothing = bulk_update_asset_check_state(instance, keys, {key: AssetCheckState.empty() for key, _ in keys})
+        assert remembered == statuses(from_nothing)
+        seen |= {status for _, status in remembered}
+    assert len(seen) >= 3
+
+
+def test_tables_and_columns_are_asked_for_once(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = instance.event_log_storage
+    assert storage.has_table("asset_keys")
+    assert not storage.has_table("no_such_table")
+    monkeypatch.setattr("sqlalchemy.create_engine", lambda *_, **__: pytest.fail("asked again"))
+    assert storage.has_table("asset_keys")
