@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -18,10 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.paths import read_replaced, write_atomically
 
 WHOLE = "all"
 """Partition name of a dataset without daily partitions."""
+
+
+DEFINITION = "definition"
+"""Name of the file in a dataset's folder that says by which definition its newest rows were computed."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,19 @@ class Dataset:
             f for f in self._read() if (first is None or f.partition >= first) and (last is None or f.partition <= last)
         ]
 
+    @property
+    def definition(self) -> str:
+        """Digest of what computes the rows, as it was last noted; empty for what is not computed."""
+        try:
+            return (self.root / DEFINITION).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def note_definition(self, digest: str) -> None:
+        """Note what computes the rows from now on."""
+        if self.definition != digest:
+            write_atomically(self.root / DEFINITION, digest.encode())
+
     def partition(self, partition: str) -> list[DataFile]:
         """Current files of one partition."""
         return self.files(partition, partition)
@@ -122,15 +139,14 @@ class Dataset:
         bounds = pc.min_max(table[self.time_column]).as_py()
         return _iso(bounds["min"]), _iso(bounds["max"])
 
-    def _read(self) -> list[DataFile]:
+    def _read(self) -> tuple[DataFile, ...]:
         try:
-            content = json.loads(self.manifest_path.read_bytes())
+            return read_replaced(self.manifest_path, _files_of)
         except FileNotFoundError:
-            return []
-        return [DataFile(**entry) for entry in content["files"]]
+            return ()
 
     def _write(self, files: list[DataFile]) -> None:
-        entries = [asdict(f) for f in sorted(files, key=lambda f: (f.partition, f.path))]
+        entries = [vars(f) for f in sorted(files, key=lambda f: (f.partition, f.path))]
         write_atomically(self.manifest_path, json.dumps({"time_column": self.time_column, "files": entries}).encode())
 
     @contextmanager
@@ -140,6 +156,10 @@ class Dataset:
         with (self.root / ".lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def _files_of(manifest: bytes) -> tuple[DataFile, ...]:
+    return tuple(DataFile(**entry) for entry in json.loads(manifest)["files"])
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -54,6 +54,7 @@ class Lake:
         windows: Mapping[str, Window],
         as_of: pd.Timestamp,
         parameters: Mapping[str, object] | None = None,
+        tables: Mapping[str, pd.DataFrame] | None = None,
     ) -> pa.Table:
         """Run `sql` over datasets as they were known at `as_of`.
 
@@ -62,10 +63,13 @@ class Lake:
             windows: Which datasets, and which of their partitions, the query may see.
             as_of: Rows with a later `known_at` are invisible.
             parameters: Named parameters of the query.
+            tables: Further tables, by the names that the query has for them.
         """
         with self.connect() as connection:
             self.expose(connection, windows, as_of)
-            return connection.execute(sql, dict(parameters or {})).to_arrow_table()
+            for name, table in (tables or {}).items():
+                connection.register(name, table)
+            return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
     def expose(self, connection: duckdb.DuckDBPyConnection, windows: Mapping[str, Window], as_of: pd.Timestamp) -> None:
         """Make datasets visible in `connection` as views of their own names, cut at `as_of`.

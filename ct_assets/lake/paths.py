@@ -5,7 +5,13 @@ import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from ct_assets.core.durable import sync_folder
+
+T = TypeVar("T")
 
 
 def default_home() -> Path:
@@ -14,14 +20,42 @@ def default_home() -> Path:
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
-    """Write `payload` to `path` so that a crash leaves the old file or the new one, never half of it."""
+    """Write `payload` to `path` so that a crash leaves the old file or the new one, never half of it.
+
+    Raises:
+        OSError: The disk did not take it; the old file is still there, and nothing else.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with temporary.open("wb") as handle:
-        handle.write(payload)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(payload)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_replaced(path: Path, parse: Callable[[bytes], T]) -> T:
+    """Parse a file that is only ever replaced as a whole; parsed again only when it was.
+
+    Args:
+        path: The file.
+        parse: From its bytes to what is wanted, which all callers share: nobody may change it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    status = path.stat()
+    return cast(T, _parsed(path, parse, status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, parse: Callable[[bytes], Any], *_version: int) -> Any:
+    return parse(path.read_bytes())
 
 
 def create_database(path: Path, create: Callable[[Path], object]) -> None:

@@ -21,11 +21,10 @@ from feast.saved_dataset import SavedDatasetStorage
 from typing_extensions import override
 
 from ct_assets.lake.engine import cursor
+from ct_assets.stores.asof_plan import FEW_ROWS
 
 if TYPE_CHECKING:  # Feast wants the configuration in the store's own module, which imports this one
     from ct_assets.stores.asof_duckdb import AsofDuckDBOfflineStoreConfig
-
-FEW_ROWS = 20_000
 
 
 def connection(

@@ -17,7 +17,11 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.type_map import feast_value_type_to_pa
 from feast.utils import _get_requested_feature_views_to_features_dict, _parse_feature_ref
 
+from ct_assets.lake.engine import fetch
 from ct_assets.stores.parquet_source import ParquetScan, Span, open_scan, quoted
+
+FEW_ROWS = 20_000
+"""Below so many entity rows a query is planned for longer than it runs, and a second thread does not pay."""
 
 _MICROS_UTC = pa.timestamp("us", tz="UTC")
 
@@ -157,7 +161,7 @@ class HistoricalPlan:
         """Run every view's join; the entity table with the feature columns appended."""
         result = self.entities.table
         for view, sql in zip(self.views, self._statements(con), strict=True):
-            columns = con.sql(sql).to_arrow_table().columns
+            columns = (fetch(con, sql) if len(result) < FEW_ROWS else con.sql(sql).to_arrow_table()).columns
             for (name, _), column in zip(view.features, columns, strict=True):
                 result = result.append_column(name, column)
         return result

@@ -15,8 +15,12 @@ from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
+from ct_assets.lake.paths import read_replaced
+
 MANIFEST_SUFFIX = "manifest.json"
 _GLOB_CHARACTERS = frozenset("*?[")
+_REMEMBERED_SCANS = 500
+_remembered: dict[str, Mapping[str, str]] = {}
 
 
 def quoted(identifier: str) -> str:
@@ -112,10 +116,23 @@ def open_scan(
     listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
     sql = f"read_parquet([{listed}], {options})"
     try:
-        relation = con.sql(f"SELECT * FROM {sql}")
+        types = _types(con, sql, remember=path.endswith(MANIFEST_SUFFIX))
     except duckdb.Error as error:
         raise ValueError(f"{location} cannot be read as Parquet: {error}") from error
-    return ParquetScan(sql, dict(zip(relation.columns, map(str, relation.types), strict=True)), location)
+    return ParquetScan(sql, types, location)
+
+
+def _types(con: duckdb.DuckDBPyConnection, sql: str, remember: bool) -> Mapping[str, str]:
+    """Column types of a scan; those of files that a manifest lists are remembered, as such files never change."""
+    if sql not in _remembered:
+        relation = con.sql(f"SELECT * FROM {sql}")
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        if not remember:
+            return types
+        if len(_remembered) >= _REMEMBERED_SCANS:
+            _remembered.clear()
+        _remembered[sql] = types
+    return _remembered[sql]
 
 
 def source_schema(con: duckdb.DuckDBPyConnection, source: DataSource, root: Path | None) -> pa.Schema:
@@ -133,8 +150,7 @@ def _as_pattern(path: str) -> str:
 
 def _manifest_files(path: str, location: str, span: Span) -> list[str]:
     try:
-        with fsspec.open(path, "r", encoding="utf-8") as stream:
-            document = json.load(stream)
+        document = _manifest(path)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{location}: the manifest cannot be read ({type(error).__name__}: {error}). Expected a JSON document "
@@ -153,6 +169,13 @@ def _manifest_files(path: str, location: str, span: Span) -> list[str]:
             f"{location}: the manifest lists {missing[0]!r}, which does not exist ({len(missing)} in all)."
         )
     return [f"{folder}/{file}" for file in files]
+
+
+def _manifest(path: str) -> Any:
+    if "://" not in path:
+        return read_replaced(Path(path), json.loads)
+    with fsspec.open(path, "r", encoding="utf-8") as stream:
+        return json.load(stream)
 
 
 def _is_entry(entry: object) -> bool:
