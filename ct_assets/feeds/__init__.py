@@ -7,17 +7,18 @@ looks.
 import io
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["Delivery", "feed_wave", "parquet_bytes", "write"]
+__all__ = ["Delivery", "feed_wave", "parquet_bytes", "write", "write_synced"]
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,10 @@ def write(delivery: Delivery, landing: str) -> bool:
     # The name begins with a dot so that the arrival sensor passes it by. It is always the same, so the next attempt
     # replaces what a killed one left behind.
     temporary = f"{folder}/.{name}.part"
-    fs.makedirs(folder, exist_ok=True)
     if isinstance(fs, LocalFileSystem):
-        _write_synced(Path(temporary), Path(target), delivery.payload)
+        write_synced(Path(temporary), Path(target), delivery.payload)
     else:
+        fs.makedirs(folder, exist_ok=True)
         fs.pipe_file(temporary, delivery.payload)
         fs.mv(temporary, target)
     return True
@@ -131,9 +132,20 @@ def _received(delivery: Delivery, fs: Any, root: str) -> bool:
     return any(name.partition("-")[2] == delivery.name for name in rejected)
 
 
-def _write_synced(temporary: Path, target: Path, payload: bytes) -> None:
-    """Write, sync and rename on a local disk, then sync the folder, so a power cut cannot lose or halve the file."""
-    with temporary.open("wb") as file:
+def _opened(path: Path) -> BinaryIO:
+    """Open a new file in a folder that the platform removes whenever it has emptied it, also just now."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return path.open("wb")
+
+
+def write_synced(temporary: Path, target: Path, payload: bytes) -> None:
+    """Write, sync and rename on a local disk, then sync the folder, so a power cut cannot lose or halve the file.
+
+    The platform has the like of its own; a feed knows nothing of it.
+    """
+    with _opened(temporary) as file:
         file.write(payload)
         file.flush()
         os.fsync(file.fileno())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
-from ct_assets.feeds import feed_wave
+from ct_assets.feeds import feed_wave, write_synced
 from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
 
@@ -32,12 +32,13 @@ def land_days(
     """
     feed, mark = NycFlights(), home / LAST_FED
     day = date.fromisoformat(first) if first else _next_day(home, feed)
+    if first and not feed.first_day <= day <= feed.last_day:
+        raise ValueError(f"first day {first} was not recorded; expected {feed.first_day} to {feed.last_day}")
     for _ in range(days):
         if day > feed.last_day:
             return
         written = sum(len(feed_wave(wave, str(home))) for wave in deliveries(feed, day, faults))
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text(day.isoformat())
+        write_synced(mark.with_suffix(".part"), mark, day.isoformat().encode())
         yield day, written
         day += timedelta(days=1)
         time.sleep(every)
@@ -45,7 +46,15 @@ def land_days(
 
 def _next_day(home: Path, feed: NycFlights) -> date:
     """The day after the newest one that was fed, by this feeder or by the demo."""
-    folders = [p.name for root in ("archive", "landing") for p in (home / root / "flights").glob("????-??-??")]
+    names = [p.name for root in ("archive", "landing") for p in (home / root / "flights").glob("????-??-??")]
     if (mark := home / LAST_FED).exists():
-        folders.append(mark.read_text())
-    return date.fromisoformat(max(folders)) + timedelta(days=1) if folders else feed.first_day
+        names.append(mark.read_text())
+    fed = [day for name in names if (day := _day(name)) and feed.first_day <= day <= feed.last_day]
+    return max(fed) + timedelta(days=1) if fed else feed.first_day
+
+
+def _day(name: str) -> date | None:
+    try:
+        return date.fromisoformat(name)
+    except ValueError:
+        return None

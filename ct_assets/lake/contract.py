@@ -15,12 +15,13 @@ class Source:
     Attributes:
         name: Name of the source, its landing folder and its dataset.
         schema: Columns, types, ranges and row rules; timestamps are `datetime64[us, UTC]`.
-        key: Columns that name a row; a row arrives once.
+        key: Columns that name a row, which arrives once; in a reference table, each version of it.
         description: One sentence for the asset catalog.
         owner: `team:name` or an e-mail address.
-        daily: One partition per arrival day; otherwise the source is a reference table that is replaced as a whole.
+        daily: One partition per arrival day; otherwise the source is a reference table without partitions: each file
+            brings the rows that are new, a changed one with a later `known_at`, and may bring the others again.
         stable: Numeric columns whose distribution does not move overnight; a jump means that the sender changed.
-        min_rows: Fewest rows of a complete batch.
+        min_rows: Fewest rows of a complete batch; 1 for a reference table that is sent in parts.
         fresh_within: Wall-clock time after which a silent source is stale.
     """
 
@@ -68,7 +69,12 @@ def _wrong_kinds(source: Source, frame: pd.DataFrame) -> list[str]:
         if frame[name].dtype == object
     }
     declared = {name: str(source.schema.columns[name].dtype) for name in kinds}
-    return [
+    flags = [
+        f"column {name}: expected {column.dtype}; found true and false: ask the sender to convert them"
+        for name, column in source.schema.columns.items()
+        if frame[name].dtype == bool and str(column.dtype) != "bool"
+    ]
+    return flags + [
         f"column {name}: expected {'text' if declared[name] == 'object' else declared[name]}; found {kind} values: "
         "ask the sender to convert them"
         for name, kind in kinds.items()

@@ -7,6 +7,7 @@ met again is recognized by its digest and only its move is finished.
 import hashlib
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,10 @@ class Batch:
     reasons: tuple[str, ...] = ()
 
 
+_DECLARED = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "object": pa.string()}
+"""Arrow's type for a type of a contract."""
+
+
 def landing_folder(home: Path, source: str, partition: str) -> Path:
     """Where the files of one arrival day land."""
     return _folder(home / "landing", source, partition)
@@ -66,6 +71,10 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
     for batch in batches:
         if batch.status == "quarantined":
             _quarantine(lake, folder / batch.name, batch)
+    if source.daily and batches:
+        # An emptied folder a day would make every look at landing longer; one that is not empty stays.
+        with suppress(OSError):
+            folder.rmdir()
     return batches
 
 
@@ -98,12 +107,17 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
         return Batch(source.name, partition, path.name, digest, status, known.rows)
     table, reasons = _read(payload)
     rows = table.num_rows if table is not None else 0
+    rewritten: list[str] = []
     if table is not None:
         reasons = contract_breaches(source, table.to_pandas())
     if table is not None and not reasons:
         table = _conform(source, table)
+        if not source.daily:
+            table, rewritten = _news(dataset, source, table)
         reasons = (
-            _other_days(source, partition, table)
+            rewritten
+            or _ahead_of_time(source, table)
+            or _other_days(source, partition, table)
             or _surprises(dataset, source, partition, table)
             or _repetitions(dataset, source, partition, table)
         )
@@ -111,7 +125,7 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
         return Batch(source.name, partition, path.name, digest, "quarantined", rows, tuple(reasons))
     if source.stable:
         _store_profile(dataset, source, partition, digest, table)
-    dataset.write(partition, table, digest, name=path.name, append=source.daily)
+    dataset.write(partition, table, digest, name=path.name, append=True)
     _move(path, archived)
     return Batch(source.name, partition, path.name, digest, "accepted", rows)
 
@@ -130,11 +144,15 @@ def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
 def _conform(source: Source, table: pa.Table) -> pa.Table:
     """The contract's columns in its order, timestamps in microseconds UTC, text in the one form of text."""
     table = table.select(list(source.schema.columns))
-    fields = [pa.field(column.name, _stored_type(column.type)) for column in table.schema]
+    declared = {name: str(column.dtype) for name, column in source.schema.columns.items()}
+    fields = [pa.field(column.name, _stored_type(column.type, declared[column.name])) for column in table.schema]
     return table.cast(pa.schema(fields))
 
 
-def _stored_type(kind: pa.DataType) -> pa.DataType:
+def _stored_type(kind: pa.DataType, declared: str) -> pa.DataType:
+    if pa.types.is_null(kind):
+        # A column without any value says nothing of its type.
+        return _DECLARED.get(declared, pa.timestamp("us", "UTC") if "datetime" in declared else pa.string())
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", "UTC")
     is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
@@ -178,6 +196,48 @@ def _repetitions(dataset: Dataset, source: Source, partition: str, table: pa.Tab
                 "new rows: ask the sender for those that are missing"
             )
     return reasons
+
+
+def _news(dataset: Dataset, source: Source, table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The rows of a reference table that are not held yet; one that is sent again whole brings what changed.
+
+    What was known at a moment stays as it was: a row that changes comes with a later `known_at`.
+    """
+    paths = dataset.paths(dataset.partition(WHOLE))
+    if not paths:
+        return table, []
+    known = pd.concat([pq.read_table(path).to_pandas() for path in paths])
+    batch = table.to_pandas()
+    columns = list(batch.columns)
+    new = batch.merge(known.drop_duplicates(), "left", columns, indicator=True)["_merge"].eq("left_only").to_numpy()
+    key = list(source.key)
+    newest = known.groupby(key, as_index=False)["known_at"].max()
+    changed = batch[new].merge(newest, on=key, suffixes=("", "_held"))
+    rewritten = changed[changed["known_at"] <= changed["known_at_held"]]
+    reasons = (
+        [
+            f"{len(rewritten)} row(s) differ from what is held and are not known later than that, the first for "
+            f"{', '.join(str(rewritten.iloc[0][c]) for c in key)}; expected a later known_at for a row that changed: "
+            "stamp it with the moment of the change"
+        ]
+        if len(rewritten)
+        else []
+    )
+    return table.filter(pa.array(new)), reasons
+
+
+def _ahead_of_time(source: Source, table: pa.Table) -> list[str]:
+    """Rows of a reference table that claim to be known in the future: online they would hide every true one."""
+    if source.daily or "known_at" not in table.column_names:
+        return []
+    known = table["known_at"].to_pandas()
+    ahead = known[known > pd.Timestamp.now("UTC") + pd.Timedelta(days=1)]
+    if ahead.empty:
+        return []
+    return [
+        f"column known_at: {len(ahead)} row(s) lie in the future, such as {ahead.iloc[0]}; expected moments that have "
+        "passed: mend the sender's clock"
+    ]
 
 
 def _history(dataset: Dataset, partition: str) -> Profile | None:

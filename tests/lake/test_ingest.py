@@ -20,7 +20,7 @@ from ct_assets.lake import ingest as module
 from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE, Dataset
 from ct_assets.lake.ingest import Batch, ingest, open_rejections
-from ct_assets.lake.lake import Lake
+from ct_assets.lake.lake import Lake, Window
 
 READINGS = Source(
     name="readings",
@@ -227,15 +227,72 @@ def test_a_row_that_an_earlier_batch_of_the_day_brought_is_not_counted_twice(lak
     assert ids(lake) == sorted(readings()["id"])
 
 
-def test_a_reference_table_is_replaced_as_a_whole(lake: Lake, feed: NycFlights) -> None:
+def sent_again(lake: Lake, name: str, table: pd.DataFrame) -> Batch:
+    payload = parquet_bytes(arrow.Table.from_pandas(table, preserve_index=False))
+    feed_wave([Delivery("planes", None, name, payload)], str(lake.home))
+    (batch,) = ingest(lake, PLANES, WHOLE)
+    return batch
+
+
+def test_a_reference_table_that_is_sent_again_brings_what_changed(lake: Lake, feed: NycFlights) -> None:
     planes = next(d for d in feed.reference() if d.source == "planes")
-    table = pq.read_table(io.BytesIO(planes.payload))
-    feed_wave([planes], str(lake.home))
-    assert [b.status for b in ingest(lake, PLANES, WHOLE)] == ["accepted"]
-    feed_wave([Delivery("planes", None, "planes-2.parquet", parquet_bytes(table.slice(0, 10)))], str(lake.home))
-    assert [b.status for b in ingest(lake, PLANES, WHOLE)] == ["accepted"]
-    assert lake.dataset("planes").rows() == 10
-    assert below(lake.home / "archive") == ["planes/planes-2.parquet", "planes/planes.parquet"]
+    table = pq.read_table(io.BytesIO(planes.payload)).to_pandas()
+    first, second, *_ = table["tailnum"]
+    assert sent_again(lake, "planes.parquet", table).status == "accepted"
+    later = table.assign(seats=table["seats"].where(table["tailnum"] != first, 7))
+    later["known_at"] = table["known_at"].where(table["tailnum"] != first, table["known_at"] + pd.Timedelta(days=9))
+    assert sent_again(lake, "planes-2.parquet", later).status == "accepted"
+    assert lake.dataset("planes").rows() == len(table) + 1
+    known = {"planes": Window()}
+    for days, seats in ((8, table["seats"].iloc[0]), (9, 7)):
+        at = table["known_at"].iloc[0] + pd.Timedelta(days=days)
+        sql = f"SELECT seats FROM planes WHERE tailnum = '{first}' ORDER BY known_at DESC LIMIT 1"
+        assert lake.query(sql, known, at)["seats"].to_pylist() == [seats]
+    changed_in_place = table.assign(seats=table["seats"].where(table["tailnum"] != second, 1))
+    rewritten = sent_again(lake, "planes-3.parquet", changed_in_place)
+    assert rewritten.status == "quarantined"
+    assert (
+        f"1 row(s) differ from what is held and are not known later than that, the first for {second}"
+        in rewritten.reasons[0]
+    )
+    assert lake.dataset("planes").rows() == len(table) + 1
+    archived = ["planes/planes-2.parquet", "planes/planes.parquet"]
+    assert below(lake.home / "archive") == archived
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first", "second"])
+def test_a_reference_table_with_a_column_of_nothing_keeps_its_type(
+    lake: Lake, feed: NycFlights, order: tuple[int, int]
+) -> None:
+    planes = next(d for d in feed.reference() if d.source == "planes")
+    table = pq.read_table(io.BytesIO(planes.payload)).to_pandas()
+    half = len(table) // 2
+    files = [table.iloc[:half].assign(year_built=None), table.iloc[half:]]
+    for number in order:
+        assert sent_again(lake, f"planes-{number}.parquet", files[number]).status == "accepted"
+    stored = lake.query("SELECT year_built FROM planes", {"planes": Window()}, pd.Timestamp.now("UTC"))
+    assert stored.schema.field("year_built").type == arrow.float64()
+    assert stored["year_built"].null_count >= half
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda known: known - pd.Timedelta(days=400), "not known later than that"),
+        (lambda known: known + pd.DateOffset(years=180), "lie in the future"),
+    ],
+    ids=["earlier", "in the future"],
+)
+def test_a_reference_row_from_another_time_is_rejected(
+    lake: Lake, feed: NycFlights, change: Callable[[pd.Series], pd.Series], reason: str
+) -> None:
+    planes = next(d for d in feed.reference() if d.source == "planes")
+    table = pq.read_table(io.BytesIO(planes.payload)).to_pandas()
+    assert sent_again(lake, "planes.parquet", table).status == "accepted"
+    moved = table.iloc[:3].assign(seats=1, known_at=change(table["known_at"].iloc[:3]).dt.as_unit("us"))
+    batch = sent_again(lake, "moved.parquet", moved)
+    assert batch.status == "quarantined"
+    assert reason in batch.reasons[0]
 
 
 # -- What is rejected
@@ -249,6 +306,7 @@ REJECTED: dict[str, tuple[Callable[[], pd.DataFrame | bytes], str]] = {
     "a missing column": (lambda: readings().drop(columns="value"), "value missing; found id, note.*ask the sender"),
     "text for a number": (lambda: readings(value="many"), "column value: expected.*float64"),
     "a number for text": (lambda: readings(id=range(40)), "column id: expected.*object"),
+    "true for a number": (lambda: readings(value=[True] * 40), "column value: expected float64; found true and false"),
     "lists for text": (lambda: readings(id=[["r", str(i)] for i in range(40)]), "column id: expected text"),
     "bytes for text": (lambda: readings(note=b"x"), "column note: expected text.*found bytes"),
     "a time without a zone": (
