@@ -8,8 +8,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ct_assets.core.ledger import Ledger, Record
-from ct_assets.lake.releases import POINTER_MOVES
+from ct_assets.core.ledger import DECISIONS, POINTER_MOVES, RETRAIN, ROLLBACK, TRAINING, VERDICT, Ledger, Record, newest
 
 
 def newest_moment(ledger: Ledger, model: str) -> pd.Timestamp:
@@ -34,13 +33,13 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
     if not version and not moves:
         raise LookupError(f"{model} has no champion yet. {_latest_decision(records)}")
     version = version or str(moves[-1].evidence["version"])
-    training = _of_version(records, "training", version)
+    training = _of_version(records, TRAINING, version)
     if training is None:
         known = ", ".join(str(r.evidence["version"]) for r in records if r.kind == "training") or "none"
         raise LookupError(f"{model} has no version {version}; versions: {known}")
     lines = [f"{model} version {version}", ""]
     lines += _why_trained(records, training)
-    lines += _how_judged(_of_version(records, "verdict", version))
+    lines += _how_judged(_of_version(records, VERDICT, version))
     lines += _when_served(moves, version)
     lines += ["", _latest_decision(records)]
     return "\n".join(lines)
@@ -52,9 +51,9 @@ def _why_trained(records: list[Record], training: Record) -> list[str]:
         f"Trained as of {training.as_of[:10]} on {evidence['train_rows']:,} examples "
         f"(training set {evidence['training_set'][:12]}, code {evidence['code_version'][:12]}).",
     ]
-    decision = next((r for r in records if r.kind == "retrain" and r.as_of == training.as_of), None)
-    if decision is None:
-        return [*lines, "It was trained by hand: no retrain was due at that moment."]
+    decision = next((r for r in records if r.kind == RETRAIN and r.as_of == training.as_of), None)
+    if evidence["by_hand"] or decision is None:
+        return [*lines, "It was trained by hand."]
     told = decision.evidence["decision"]
     return [*lines, *(f"  because of {name}: {told['reasons'][name]}" for name in told["triggers"])]
 
@@ -75,7 +74,7 @@ def _how_judged(verdict: Record | None) -> list[str]:
 
 def _when_served(moves: list[Record], version: str) -> list[str]:
     lines = []
-    for move, following in zip(moves, [*moves[1:], None], strict=True):
+    for move, following in zip(moves, [*moves[1:], None], strict=False):
         if str(move.evidence["version"]) != version:
             continue
         until = (
@@ -83,17 +82,17 @@ def _when_served(moves: list[Record], version: str) -> list[str]:
             if following
             else "to this day"
         )
-        how = f"after a rollback ({move.evidence['reason']})" if move.kind == "rollback" else "promoted"
+        how = f"after a rollback ({move.evidence['reason']})" if move.kind == ROLLBACK else "promoted"
         lines.append(f"It was champion from {move.as_of[:10]} ({how}) {until}.")
     return lines or ["It never served."]
 
 
 def _latest_decision(records: list[Record]) -> str:
-    decisions = [r for r in records if r.kind in ("retrain", "skip")]
-    if not decisions:
+    record = newest(r for r in records if r.kind in DECISIONS)
+    if record is None:
         return "Nothing was decided about it yet."
-    decision = decisions[-1].evidence["decision"]
-    head = f"Newest decision, {decisions[-1].as_of[:10]}: " + ("retrain." if decision["retrain"] else "no retrain.")
+    decision = record.evidence["decision"]
+    head = f"Newest decision, {record.as_of[:10]}: " + ("retrain." if decision["retrain"] else "no retrain.")
     return "\n".join([head, *(f"  {name}: {reason}" for name, reason in decision["reasons"].items())])
 
 

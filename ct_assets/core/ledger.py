@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ct_assets.core.canonical import canonical_json, digest, iso_utc, plain
+from ct_assets.core.durable import sync_folder
 
+RETRAIN, SKIP, REQUEST = "retrain", "skip", "manual_request"
+TRAINING, VERDICT = "training", "verdict"
+PROMOTION, ROLLBACK = "promotion", "rollback"
+"""Kinds of records about a model."""
+DECISIONS = (RETRAIN, SKIP)
+POINTER_MOVES = (PROMOTION, ROLLBACK)
 GENESIS = "0" * 64
 
 
@@ -152,7 +159,7 @@ class Ledger:
         with self.path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, also by a crash
             if new:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             yield file
 
     @contextmanager
@@ -213,7 +220,7 @@ class Ledger:
             keep.write(torn + b"\n")
             keep.flush()
             os.fsync(keep.fileno())
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         os.ftruncate(file.fileno(), self._offset)
 
     def _write(self, file: Any, line: bytes) -> None:
@@ -222,6 +229,11 @@ class Ledger:
             os.ftruncate(file.fileno(), self._offset)
             raise LedgerError(f"{self.path}: the disk took {written} of {len(line)} bytes; free space and run again")
         os.fsync(file.fileno())
+
+
+def newest(records: Iterable[Record]) -> Record | None:
+    """The record of the latest moment of event time, of several the one written last; None of none."""
+    return max(records, key=lambda record: (datetime.fromisoformat(record.as_of), record.seq), default=None)
 
 
 def _moment(as_of: datetime | str) -> str:
@@ -249,11 +261,3 @@ def _problem(record: Record, line: bytes, seq: int, prev: str) -> str | None:
     if record.computed_hash() != record.hash or (canonical_json(record) + "\n").encode() != line:
         return "does not match its own hash: it was changed"
     return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,13 +13,11 @@ from typing import Any
 import pandas as pd
 
 from ct_assets.core.artifact import ArtifactError, load_model
-from ct_assets.core.ledger import Ledger
+from ct_assets.core.ledger import POINTER_MOVES, VERDICT, Ledger
 from ct_assets.core.profile import Profile
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.verdict import Verdict
+from ct_assets.core.verdict import Verdict, VerdictError
 from ct_assets.lake.paths import write_atomically
-
-POINTER_MOVES = ("promotion", "rollback")
 
 
 @dataclass(frozen=True)
@@ -63,27 +61,42 @@ class Releases:
         self.model = model
         self.ledger = ledger
 
-    def save_verdict(self, version: str, verdict: Verdict) -> Path:
-        """Keep a verdict under its version."""
-        path = self._folder("verdicts") / f"{version}.json"
+    def save_verdict(self, verdict: Verdict) -> None:
+        """Keep a verdict under its digest: a version that is judged again has several."""
+        path = self._folder("verdicts") / f"{verdict.digest}.json"
         write_atomically(path, verdict.model_dump_json(indent=2).encode())
-        return path
 
-    def verdict(self, version: str) -> Verdict:
-        """The verdict on a version, with its seal checked.
+    def verdict(self, digest: str) -> Verdict:
+        """A verdict, with its seal checked.
+
+        Raises:
+            FileNotFoundError: There is no such verdict.
+            VerdictError: The verdict was changed after the gate sealed it.
+        """
+        path = self._folder("verdicts") / f"{digest}.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"verdict {digest[:12]} of {self.model} is gone: expected {path}; restore it, or evaluate again"
+            )
+        verdict = Verdict.model_validate_json(path.read_text())
+        verdict.verify()
+        if verdict.digest != digest:
+            raise VerdictError(f"{path} is verdict {verdict.digest[:12]}, not the one it is named after: restore it")
+        return verdict
+
+    def newest_verdict(self, version: str) -> Verdict:
+        """The newest verdict on a version.
 
         Raises:
             FileNotFoundError: The version was never judged.
             VerdictError: The verdict was changed after the gate sealed it.
         """
-        path = self._folder("verdicts") / f"{version}.json"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first"
-            )
-        verdict = Verdict.model_validate_json(path.read_text())
-        verdict.verify()
-        return verdict
+        for record in self.ledger.records(VERDICT, self.model, newest_first=True):
+            if record.evidence["version"] == version:
+                return self.verdict(record.evidence["verdict"])
+        raise FileNotFoundError(
+            f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first"
+        )
 
     def save(self, release: Release) -> None:
         """Write a release; it is never changed afterwards.
@@ -135,17 +148,19 @@ class Releases:
 
         Raises:
             ArtifactError: One of these does not hold.
+            FileNotFoundError: The verdict is gone.
+            VerdictError: The verdict was changed.
         """
-        verdict = self.verdict(release.version)
+        verdict = self.verdict(release.verdict)
         bound = verdict.bindings
-        expected = (release.verdict, release.artifact_digest, release.training_set, release.feature_versions)
-        found = (verdict.digest, bound.artifact_digest, bound.training_set_digest, bound.feature_versions)
+        expected = (release.artifact_digest, release.training_set, release.feature_versions)
+        found = (bound.artifact_digest, bound.training_set_digest, bound.feature_versions)
         problem = None
         if not verdict.passed:
             problem = "its verdict is a rejection"
         elif expected != found:
             problem = "its verdict is about another artifact, training set or feature version"
-        elif not any(r.evidence.get("verdict") == verdict.digest for r in self.ledger.records("verdict", self.model)):
+        elif not any(r.evidence.get("verdict") == verdict.digest for r in self.ledger.records(VERDICT, self.model)):
             problem = "the ledger knows no such verdict"
         if problem:
             raise ArtifactError(
@@ -158,9 +173,20 @@ class Releases:
 
         Raises:
             ArtifactError: The release may not serve, or its bytes are not the judged ones.
+            FileNotFoundError: The verdict or the artifact is gone.
+            VerdictError: The verdict was changed.
         """
         self.check(release)
         return load_artifact(release.artifact, release.artifact_digest, spec.trusted_types)
+
+    def files(self, version: str) -> list[Path]:
+        """The files that a release consists of, as far as they are known."""
+        path = self._folder("releases") / f"{version}.json"
+        try:
+            release = self.get(version)
+        except (FileNotFoundError, ValueError, TypeError):
+            return [path]
+        return [path, self._folder("verdicts") / f"{release.verdict}.json", Path(release.artifact)]
 
     def reference(self, release: Release) -> Profile:
         """Profile of what the release was trained on."""

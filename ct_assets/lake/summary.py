@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ct_assets.core.ledger import Ledger, Record
+from ct_assets.core.ledger import POINTER_MOVES, PROMOTION, RETRAIN, ROLLBACK, VERDICT, Ledger, Record
 from ct_assets.lake.lake import Lake
-from ct_assets.lake.releases import POINTER_MOVES
 
 
 def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) -> dict[str, Any]:
@@ -33,18 +32,18 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
     }
     batches = {"quarantined": len(quarantined), "duplicate": len(duplicate)}
     moves = [r for r in ledger.records(model=model) if r.kind in POINTER_MOVES]
-    verdicts = ledger.records("verdict", model)
+    verdicts = ledger.records(VERDICT, model)
     return {
         "model": model,
         "days": len({f.partition for f in accepted if f.partition[:1].isdigit()}),
         "batches": {"landed": len(accepted) + sum(batches.values()), **batches},
         "rows": {"landed": sum(rows.values()), **rows},
         "retrains": [
-            {"as_of": r.as_of, "triggers": r.evidence["decision"]["triggers"]} for r in ledger.records("retrain", model)
+            {"as_of": r.as_of, "triggers": r.evidence["decision"]["triggers"]} for r in ledger.records(RETRAIN, model)
         ],
-        "promotions": [_move(r) for r in moves if r.kind == "promotion"],
+        "promotions": [_move(r) for r in moves if r.kind == PROMOTION],
         "rejections": [{**_move(r), "reasons": r.evidence["reasons"]} for r in verdicts if not r.evidence["passed"]],
-        "rollbacks": [{**_move(r), "reason": r.evidence["reason"]} for r in moves if r.kind == "rollback"],
+        "rollbacks": [{**_move(r), "reason": r.evidence["reason"]} for r in moves if r.kind == ROLLBACK],
         "champion": moves[-1].evidence["version"] if moves else None,
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ct_assets.core.artifact import ArtifactError, artifact_digest, load_model
+from ct_assets.core.ledger import PROMOTION, ROLLBACK
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.verdict import Verdict
 from ct_assets.lake.releases import Release, Releases
@@ -25,7 +26,7 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
         ValueError: The challenger was champion before, or was compared with another one than the present.
     """
     releases = Releases(lake.path, spec.name, lake.ledger())
-    verdict = releases.verdict(challenger.version)
+    verdict = releases.newest_verdict(challenger.version)
     bound = verdict.bindings
     snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
     release = Release(
@@ -57,7 +58,7 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     releases.save(release)
     # Recorded before the alias moves: a crash in between leaves a decision that the next run carries out.
     lake.ledger().append(
-        "promotion", spec.name, pd.Timestamp(release.as_of), content, key=f"promotion/{spec.name}/{release.version}"
+        PROMOTION, spec.name, pd.Timestamp(release.as_of), content, key=f"promotion/{spec.name}/{release.version}"
     )
     registry.point(spec.name, CHAMPION, release.version)
     return release
@@ -75,10 +76,17 @@ def _refuse_what_was_promoted_before(moves: Sequence[Mapping[str, Any]], model: 
 
 
 def _taken_back(moves: Sequence[Mapping[str, Any]], version: str) -> Mapping[str, Any] | None:
-    """The rollback that took a version back, if that was the last that happened to it."""
+    """The rollback to an earlier release that took a version back, if that was the last that happened to it."""
+    order = _promoted(moves)
     move = next((m for m in reversed(moves) if version in (m["version"], m.get("previous"))), None)
-    took = move is not None and move["kind"] == "rollback" and move.get("previous") == version
-    return move if took else None
+    if move is None or move["kind"] != ROLLBACK or move.get("previous") != version:
+        return None
+    return move if order.index(str(move["version"])) < order.index(version) else None
+
+
+def _promoted(moves: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Versions in the order of their promotion."""
+    return list(dict.fromkeys(str(m["version"]) for m in moves if m["kind"] == PROMOTION))
 
 
 def _refuse_another_opponent(
@@ -86,10 +94,16 @@ def _refuse_another_opponent(
 ) -> None:
     present = releases.get(str(moves[-1]["version"])).artifact_digest if moves else None
     if verdict.bindings.champion_digest != present:
-        found = verdict.bindings.champion_digest
+        found, trained = verdict.bindings.champion_digest, verdict.bindings.as_of
+        older = moves and trained is not None and pd.Timestamp(trained) < pd.Timestamp(moves[-1]["as_of"])
+        advice = (
+            f"train one as of {moves[-1]['as_of']} or later, as this one knows the time before the last move only"
+            if older
+            else "evaluate the challenger again, against what serves now"
+        )
         raise ValueError(
             f"the verdict compares with {found[:12] if found else 'no champion'}, but {model} is served by "
-            f"{present[:12] if present else 'nothing'}: evaluate the challenger again, against what serves now"
+            f"{present[:12] if present else 'nothing'}: {advice}"
         )
 
 
@@ -112,6 +126,7 @@ def rollback(
         ValueError: There is no earlier release, or it is the champion already.
         FileNotFoundError: `version` is no release.
         ArtifactError: The release may not serve: its verdict, or the record of it, does not hold.
+        VerdictError: Its verdict was changed.
     """
     releases = Releases(lake.path, model, lake.ledger())
     moves = releases.moves()
@@ -125,17 +140,19 @@ def rollback(
         registry.point(model, CHAMPION, present)
         return release
     # In the order of their promotion, so that a second rollback goes one further back and not forth again.
-    promoted = list(dict.fromkeys(str(m["version"]) for m in moves if m["kind"] == "promotion"))
+    promoted = _promoted(moves)
     earlier = [v for v in promoted[: promoted.index(present)] if _taken_back(moves, v) is None]
     if version is None and not earlier:
-        raise ValueError(f"version {present} is the first release of {model}; there is none to return to")
+        if promoted[0] == present:
+            raise ValueError(f"version {present} is the first release of {model}; there is none to return to")
+        raise ValueError(f"every release of {model} before version {present} was rolled back; name one with --to")
     target = version or earlier[-1]
     if target == present:
         raise ValueError(f"version {target} of {model} is the champion already; name another with --to")
     release = _servable(releases, target)
     # A move in event time: it counts from the newest moment that anything was decided for.
     as_of = max(pd.Timestamp(r.as_of) for r in lake.ledger().records(model=model))
-    lake.ledger().append("rollback", model, as_of, {"version": target, "previous": present, "reason": reason})
+    lake.ledger().append(ROLLBACK, model, as_of, {"version": target, "previous": present, "reason": reason})
     registry.point(model, CHAMPION, target)
     return release
 

@@ -159,8 +159,7 @@ class Champions:
 
     def _files(self, version: Version) -> tuple[object, ...]:
         """What a release's files look like from outside: cheap, and different once one was replaced or mended."""
-        paths = [self.home / kind / version.name / f"{version.version}.json" for kind in ("releases", "verdicts")]
-        return tuple(_state(path) for path in (*paths, Path(version.artifact)))
+        return tuple(map(_state, self._releases[version.name].files(version.version)))
 
 
 def _is_due(refusal: Refusal | None, version: str, files: tuple[object, ...]) -> bool:

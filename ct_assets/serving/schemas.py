@@ -142,7 +142,7 @@ def _wrong_keys(number: int, instance: dict[str, Any], spec: ModelSpec) -> str:
     if missing:
         problems.append(f"lacks {', '.join(missing)}")
     if unknown:
-        problems.append(f"has unknown {', '.join(unknown)}"[:200])
+        problems.append(f"has unknown {', '.join(key if _is_utf8(key) else ascii(key) for key in unknown)}"[:200])
     kinds = [*spec.entities, *(f"{key} ({kind})" for key, kind in spec.request.items())]
     return f"instances[{number}] {' and '.join(problems)}; expected exactly {', '.join(kinds)}"
 

@@ -2,15 +2,13 @@ import pickle
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from worlds import Zygote, state
+from worlds import Driven, Zygote, state
 
 from ct_assets.feeds import Delivery
 
@@ -18,14 +16,6 @@ TIMED_KILLS = 3
 COUNTED_KILLS = 5
 WRITES = 1500
 """About a third of what one process writes when nothing disturbs it, so that no machine is too fast or too slow."""
-
-
-@dataclass
-class Driven:
-    """A home that rests, and its state at that moment."""
-
-    home: Path
-    state: dict[str, Any]
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import Driven
 from small_days import day_of
 from small_location import defs
+from worlds import Driven
 
 from ct_assets.feeds import Delivery, feed_wave
 from ct_assets.lake.dataset import Dataset
-from ct_assets.lib.driver import Driver, open_instance
+from ct_assets.lib.driver import Driver
+from ct_assets.lib.instance import open_instance
 
 DATA = ("flights", "flight_outcomes", "weather", "planes", "airports")
 FIRST_DAY = (day_of(0), "all")

@@ -2,9 +2,10 @@
 
 import dagster as dg
 import pytest
-from conftest import Driven
+from worlds import Driven
 
-from ct_assets.lib.driver import Driver, open_instance
+from ct_assets.lib.driver import Driver
+from ct_assets.lib.instance import open_instance
 from ct_assets.lib.liveness import Liveness
 
 PARTS = [

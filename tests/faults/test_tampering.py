@@ -7,13 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Driven
 from small_location import SMALL, defs, location
-from worlds import MODEL, champion
+from worlds import MODEL, Driven, champion
 
 from ct_assets.core.verdict import Verdict
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.driver import Driver, Run, open_instance
+from ct_assets.lib.driver import Driver, Run
+from ct_assets.lib.instance import open_instance
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, CHAMPION, RegistryResource, Version
 
@@ -46,7 +46,7 @@ class Platform:
         return found
 
     def verdict_of(self, version: Version) -> Path:
-        return self.home / "verdicts" / MODEL / f"{version.version}.json"
+        return self.home / "verdicts" / MODEL / f"{self.releases.newest_verdict(version.version).digest}.json"
 
     def state(self) -> tuple[str | None, str, list[str]]:
         """What a refused promotion must leave: the alias, the newest decision, the releases."""
@@ -102,8 +102,15 @@ def test_an_artifact_with_one_byte_changed_is_refused_even_by_the_process_that_j
 
 
 def test_a_challenger_that_nobody_judged_is_refused(platform: Platform) -> None:
-    platform.verdict_of(platform.train()).unlink()
+    unjudged = [key for key in CHALLENGE if key.path[-1] != "evaluation"]
+    config = {"config": {"estimator": SMALL.estimator.path, "params": {"max_iter": 7, "min_samples_leaf": 40}}}
+    assert platform.driver.execute(unjudged, None, run_config={"ops": {f"{MODEL}__challenger": config}}).success
     platform.refuses("has no verdict")
+
+
+def test_a_challenger_whose_verdict_is_gone_is_refused(platform: Platform) -> None:
+    platform.verdict_of(platform.train()).unlink()
+    platform.refuses("is gone: expected")
 
 
 def test_a_rejection_edited_into_a_pass_is_refused(platform: Platform) -> None:
@@ -121,14 +128,16 @@ def test_a_rejection_edited_and_sealed_anew_is_refused(platform: Platform) -> No
     forged = verdict.model_copy(update={"passed": True, "checks": checks})
     forged = forged.model_copy(update={"digest": forged.computed_digest()})
     forged.verify()
+    path.with_name(f"{forged.digest}.json").write_text(forged.model_dump_json())
+    platform.refuses("its verdict is a rejection")
     path.write_text(forged.model_dump_json())
-    platform.refuses("ArtifactError: version")
+    platform.refuses("VerdictError")
 
 
 def test_the_verdict_of_another_version_is_refused(platform: Platform) -> None:
     good, bad = platform.train(), platform.train(platform.strict)
     platform.verdict_of(bad).write_bytes(platform.verdict_of(good).read_bytes())
-    platform.refuses("its verdict is about another artifact")
+    platform.refuses("not the one it is named after")
 
 
 def test_evaluation_and_champion_in_one_manual_run_do_not_promote_what_fails_the_gate(platform: Platform) -> None:

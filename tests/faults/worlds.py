@@ -34,6 +34,14 @@ def four_days() -> list[list[list[Delivery]]]:
 
 
 @dataclass
+class Driven:
+    """A home that rests, and its state at that moment."""
+
+    home: Path
+    state: dict[str, Any]
+
+
+@dataclass
 class Life:
     """One process that drives a home."""
 

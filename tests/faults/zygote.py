@@ -30,7 +30,8 @@ from sqlalchemy import Engine, event
 
 from ct_assets.feeds import feed_wave
 from ct_assets.lib import report
-from ct_assets.lib.driver import Driver, open_instance
+from ct_assets.lib.driver import Driver
+from ct_assets.lib.instance import open_instance
 from feature_repo import repo
 
 IMPORTED = (feast, matplotlib.pyplot, mlflow, skops, sklearn, report, repo)

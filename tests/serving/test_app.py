@@ -256,6 +256,21 @@ def test_a_tampered_artifact_is_refused_until_it_is_mended(world):
         assert "not the model" in refused(client, spec), "the last refusal stays on record"
 
 
+def test_a_verdict_that_was_gone_is_noticed_when_it_is_back(world, monkeypatch):
+    monkeypatch.setattr("ct_assets.serving.champion.FIRST_PAUSE_SECONDS", 600)
+    spec = spec_named("mended")
+    new = world.release(spec, 20)
+    path = world.home / "verdicts" / spec.name / f"{new.verdict}.json"
+    kept = path.read_bytes()
+    path.unlink()
+    world.point(new)
+    with world.server(spec, ready=False) as client:
+        wait_until(lambda: refused(client, spec))
+        assert "is gone" in refused(client, spec)
+        path.write_bytes(kept)
+        wait_until(lambda: version_of(client, spec) == new.version)
+
+
 def forge_seal(world, spec):
     """A rejection turned into a pass and sealed again: only the ledger knows better."""
     verdict = world.judge(spec, 20, floor=0.999)
@@ -273,7 +288,7 @@ def use_a_rejection(world, spec):
 
 def edit_the_verdict(world, spec):
     release = world.release(spec, 20)
-    changed(world.home / "verdicts" / spec.name / f"{release.version}.json", rows=7)
+    changed(world.home / "verdicts" / spec.name / f"{release.verdict}.json", rows=7)
     return release
 
 

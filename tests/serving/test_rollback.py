@@ -43,6 +43,11 @@ def test_any_release_can_be_named(world, served):
     assert [back(world, spec, version="1"), back(world, spec, version="3")] == ["1", "3"]
 
 
+def test_back_and_forth_again_leaves_the_way_back(world, served):
+    spec, _ = served
+    assert [back(world, spec, version="2"), back(world, spec, version="3"), back(world, spec)] == ["2", "3", "2"]
+
+
 def test_the_present_champion_and_unknown_versions_are_refused(world, served):
     spec, _ = served
     with pytest.raises(ValueError, match="is the champion already"):
@@ -54,7 +59,7 @@ def test_the_present_champion_and_unknown_versions_are_refused(world, served):
 
 def test_a_release_whose_verdict_was_changed_is_not_returned_to(world, served):
     spec, releases = served
-    changed(world.home / "verdicts" / spec.name / f"{releases[1].version}.json", rows=1)
+    changed(world.home / "verdicts" / spec.name / f"{releases[1].verdict}.json", rows=1)
     with pytest.raises(ValueError, match="changed"):
         back(world, spec)
     assert alias(world, spec) == "3"

@@ -191,7 +191,7 @@ class World:
             as_of="2013-03-01T00:00:00+00:00",
         )
         releases = self.releases(spec.name)
-        releases.save_verdict(version.version, verdict)
+        releases.save_verdict(verdict)
         releases.save(release)
         if recorded:
             evidence = {"version": version.version, "verdict": verdict.digest, "passed": verdict.passed}
