@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 DAY = pd.Timedelta(days=1)
+INSTANT = pd.Timedelta(1, "us")
+"""The smallest step of time."""
 
 
 def partition_of(moment: pd.Timestamp) -> str:
@@ -19,19 +21,29 @@ def partition_of(moment: pd.Timestamp) -> str:
     return moment.tz_convert("UTC").date().isoformat()
 
 
-def read_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+def read_events(
+    lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, besides: pd.Series | None = None
+) -> pd.DataFrame:
     """Events whose prediction is due from `start` (included) to `end` (excluded), as known at `end`.
+
+    Args:
+        lake: Where the source is.
+        spec: Says what an event is.
+        start: First moment of prediction.
+        end: The moment after the last one.
+        besides: Ids of events that are not wanted.
 
     Returns:
         The columns of the spec's SQL, ordered by time and id; timestamps in UTC.
     """
-    window = Window(partition_of(start - spec.events.lookback_days * DAY), partition_of(end - pd.Timedelta(1, "us")))
+    window = Window(partition_of(start - spec.events.lookback_days * DAY), partition_of(end - INSTANT))
     id_column = spec.events.id_column
+    unwanted = {} if besides is None or besides.empty else {"unwanted": besides.to_frame(id_column)}
     sql = f"""
-SELECT * FROM ({spec.events.sql})
+SELECT * FROM ({spec.events.sql}) {f"ANTI JOIN unwanted USING ({id_column})" if unwanted else ""}
 WHERE event_timestamp >= $start AND event_timestamp < $end ORDER BY event_timestamp, {id_column}
 """
-    table = lake.query(sql, {spec.events.source: window}, end, {"start": start, "end": end})
+    table = lake.query(sql, {spec.events.source: window}, end, {"start": start, "end": end}, unwanted)
     return table.to_pandas()
 
 
@@ -46,7 +58,7 @@ def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str | N
 SELECT {id_column}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1 ORDER BY {id_column}
 """
-    window = Window(first, partition_of(as_of - pd.Timedelta(1, "us")))
+    window = Window(first, partition_of(as_of - INSTANT))
     return lake.query(sql, {spec.label.source: window}, as_of).to_pandas()
 
 

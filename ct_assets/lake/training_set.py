@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.dataset import to_parquet
-from ct_assets.lake.examples import DAY, matured_before, partition_of, read_events, read_labels, with_features
+from ct_assets.lake.examples import DAY, INSTANT, matured_before, partition_of, read_events, read_labels, with_features
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.paths import write_atomically
 
@@ -87,9 +87,7 @@ def build_training_set(
         ValueError: No example has matured yet.
     """
     end = matured_before(spec, as_of)
-    examples = _joined(lake, spec, first, end, features.digest) if end > first else None
-    if examples is None:
-        examples = _retrieved(lake, store, spec, first, end)
+    examples = _examples(lake, store, spec, first, end, features.digest)
     labels = read_labels(lake, spec, as_of)
     examples = examples.merge(labels[[spec.events.id_column, "label"]], on=spec.events.id_column)
     if examples.empty:
@@ -122,30 +120,37 @@ def build_training_set(
     return snapshot
 
 
-def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp, digest: str) -> pd.DataFrame | None:
-    """Events with the features that Feast gave when they were scored; None unless all have today's definitions.
+def _examples(
+    lake: Lake, store: "FeatureStore", spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp, digest: str
+) -> pd.DataFrame:
+    """Every event from `first` to `end` with its features.
 
-    What was known at the moment of a prediction does not change, so joining history again would give the same values.
+    What was known at the moment of a prediction does not change, so the features that Feast gave when an event was
+    scored are taken as they are; events that were never scored, or with other definitions, are joined anew.
     """
+    joined = _joined(lake, spec, first, end, digest)
+    events = read_events(lake, spec, first, end, besides=joined[spec.events.id_column])
+    if events.empty:
+        return joined
+    columns = list(joined.columns)
+    parts = [joined, with_features(store, spec, events).reindex(columns=columns)]
+    whole = pd.concat([part for part in parts if len(part)])
+    return whole.sort_values(["event_timestamp", spec.events.id_column], ignore_index=True)
+
+
+def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp, digest: str) -> pd.DataFrame:
+    """Events with the features that Feast gave when they were scored, as far as the definitions are today's."""
     name = f"{spec.name}/scored"
-    window = Window(partition_of(first), partition_of(end - pd.Timedelta(1, "us")))
-    if not lake.dataset(name).files(window.first, window.last):
-        return None
-    columns = ", ".join(f'"{c}"' for c in [spec.events.id_column, "event_timestamp", *spec.inputs, FEATURES_DIGEST])
+    window = Window(partition_of(first), partition_of(end - INSTANT))
+    columns = [spec.events.id_column, "event_timestamp", *spec.inputs]
+    if end <= first or not lake.dataset(name).files(window.first, window.last):
+        return pd.DataFrame(columns=columns)
     sql = f"""
-SELECT {columns} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end
+SELECT {", ".join(f'"{c}"' for c in columns)} FROM "{name}"
+WHERE event_timestamp >= $start AND event_timestamp < $end AND {FEATURES_DIGEST} = $digest
 ORDER BY event_timestamp, {spec.events.id_column}
 """
-    found = lake.query(sql, {name: window}, end, {"start": first, "end": end}).to_pandas()
-    return found if (found[FEATURES_DIGEST] == digest).all() else None
-
-
-def _retrieved(
-    lake: Lake, store: "FeatureStore", spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp
-) -> pd.DataFrame:
-    """Events with their features joined anew."""
-    events = read_events(lake, spec, first, end)
-    return with_features(store, spec, events)
+    return lake.query(sql, {name: window}, end, {"start": first, "end": end, "digest": digest}).to_pandas()
 
 
 def load_training_set(lake: Lake, digest: str) -> TrainingSet:

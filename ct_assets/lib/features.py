@@ -1,7 +1,9 @@
 """From SQL to feature views: new rows as known at that time, in the lake and in the online store."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,6 +12,7 @@ import pyarrow as pa
 
 from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.engine import fetch
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
@@ -26,13 +29,18 @@ class FeatureSql:
     """How the rows of one view are computed.
 
     Attributes:
-        sql: DuckDB SQL over the source; yields the join key, `event_timestamp`, `created` and the features. `$start`
-            and `$end` bound the moments that are new.
+        sql: DuckDB SQL over the source; yields the join keys, `event_timestamp`, `created` and the features, in this
+            order. `$start` and `$end` bound the moments that are new.
         uses: Source columns that the features are made of, for column lineage.
     """
 
     sql: str
     uses: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the SQL, whatever its indentation."""
+        return hashlib.sha256(dedent(self.sql).strip().encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def build_features(features: FeatureSet) -> dg.Definitions:
         tables = compute(lake.lake(), features, partition)
         store = feast.store()
         for view, table in tables.items():
-            publish(lake.lake(), store, view, partition, table)
+            publish(lake.lake(), store, view, partition, table, features.views[view].digest)
             yield _result(features, view, table)
 
     return dg.Definitions(assets=[rows])
@@ -114,18 +122,26 @@ def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Ta
         name = features.source.name
         connection.execute(f'CREATE TEMP TABLE rows_of_source AS SELECT * FROM "{name}"')
         connection.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM rows_of_source')
-        return {
-            view: connection.execute(how.sql, {"start": start, "end": end}).to_arrow_table()
-            for view, how in features.views.items()
-        }
+        return {view: fetch(connection, how.sql, {"start": start, "end": end}) for view, how in features.views.items()}
 
 
-def publish(lake: Lake, store: "FeatureStore", view: str, partition: str, table: pa.Table) -> None:
-    """Store new feature rows: all of them in the lake, the newest of each key online."""
-    lake.dataset(f"features/{view}", "event_timestamp").write(partition, table)
+def publish(lake: Lake, store: "FeatureStore", view: str, partition: str, table: pa.Table, definition: str) -> None:
+    """Store new feature rows: all of them in the lake, the newest of each key online.
+
+    Args:
+        lake: Where all rows go.
+        store: The feature store.
+        view: Feature view that the rows belong to.
+        partition: Arrival day, or `WHOLE` for a reference table.
+        table: The rows.
+        definition: Digest of what computed them; it becomes part of the view's version.
+    """
+    dataset = lake.dataset(f"features/{view}", "event_timestamp")
+    dataset.note_definition(definition)
+    dataset.write(partition, table)
     if table.num_rows:
-        frame = table.to_pandas()
-        newest = frame.sort_values(["event_timestamp", "created"]).drop_duplicates(frame.columns[0], keep="last")
+        keys = table.column_names[: table.column_names.index("event_timestamp")]
+        newest = table.to_pandas().sort_values(["event_timestamp", "created"]).drop_duplicates(keys, keep="last")
         store.write_to_online_store(view, newest)
 
 

@@ -2,18 +2,22 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import model_inputs
+from ct_assets.core.metrics import metrics_for
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import PREDICTION, predict
 from ct_assets.lake.examples import (
     DAY,
+    INSTANT,
     label_lookback_days,
     matured_before,
     partition_of,
@@ -26,6 +30,7 @@ from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
+from ct_assets.lib.features import FeatureSet, feature_key
 from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -54,15 +59,19 @@ def releases_of(lake: LakeResource, spec: ModelSpec) -> Releases:
     return Releases(lake.path, spec.name, lake.ledger())
 
 
-def build_scored(spec: ModelSpec, upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
+def build_scored(spec: ModelSpec, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
     """`scored`: the day's events with their features and the champion's predictions."""
+    daily, reference = (
+        [feature_key(view) for features in feature_sets for view in features.views if features.source.daily is kind]
+        for kind in (True, False)
+    )
 
     @dg.asset(
         **common(spec, "scored", {"feast", "scikitlearn"}),
-        deps=upstream,
+        deps=[spec.events.source, *daily, *reference],
         description="Events whose prediction was due that day, with features as known then and the champion's score.",
         partitions_def=ARRIVAL_DAYS,
-        automation_condition=on_accepted_data(),
+        automation_condition=on_accepted_data(reference),
     )
     def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
         table, version = score_day(lake.lake(), feast.store(), releases_of(lake, spec), spec, context.partition_key)
@@ -103,15 +112,29 @@ def score_day(
 
 
 def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> pa.Table:
-    """Labels that arrived on one day, each with what was predicted; O(arrived rows)."""
-    labels = read_labels(lake, spec, end_of(partition), partition)
-    id_column = spec.events.id_column
-    window = Window(day_before(partition, label_lookback_days(spec)), partition)
+    """Labels that have arrived and are not yet counted, each with what was predicted; O(arrived rows).
+
+    Those are the labels of the day, and those of days around it that had nothing to be joined with: a day that could
+    not be scored in its turn, as one of its sources came late, is made up for when it is, or by the day after.
+    """
+    id_column, reach = spec.events.id_column, label_lookback_days(spec)
+    first = day_before(partition, reach)
+    known = f"{spec.name}/performance"
+    others = [f for f in lake.dataset(known).files(day_before(first, reach), day_before(partition, -reach))]
+    last = max([partition, *(f.partition for f in others)])
+    labels = read_labels(lake, spec, end_of(last), first)
     columns = ", ".join([id_column, "event_timestamp", PREDICTION, "model_version", *spec.slices])
     scored = lake.query(
-        f'SELECT {columns} FROM "{spec.name}/scored"', {f"{spec.name}/scored": window}, end_of(partition)
+        f'SELECT {columns} FROM "{spec.name}/scored"',
+        {f"{spec.name}/scored": Window(day_before(first, reach), partition)},
+        end_of(partition),
     ).to_pandas()
+    counted = [
+        pq.read_table(path, columns=[id_column])[id_column]
+        for path in lake.dataset(known).paths(f for f in others if f.partition != partition)
+    ]
     joined = labels.merge(scored, on=id_column).sort_values(["event_timestamp", id_column], ignore_index=True)
+    joined = joined[~joined[id_column].isin(pa.chunked_array(counted).to_pandas() if counted else [])]
     table = pa.Table.from_pandas(joined, preserve_index=False)
     # A day without a champion has no version to tell the type of the column from.
     return table.set_column(
@@ -119,17 +142,31 @@ def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> pa.Table:
     )
 
 
+def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
+    """How many outcomes of scored events had become known by a moment."""
+    dataset = lake.dataset(f"{spec.name}/performance")
+    files = dataset.files(last=partition_of(as_of - INSTANT))
+    # Only a day that was scored late holds labels that became known later.
+    late = [f for f in files if f.max_time and pd.Timestamp(f.max_time) > as_of]
+    early = sum(f.rows for f in files) - sum(f.rows for f in late)
+    moments = [pq.read_table(path, columns=["known_at"])["known_at"].to_pandas() for path in dataset.paths(late)]
+    return early + sum(int((known <= as_of).sum()) for known in moments)
+
+
 def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> dict[str, Any]:
     """The champion's metric over the newest matured cohorts, next to what its verdict promised.
 
     Only events old enough to have their label count: fast labels alone would paint a rosy picture.
     """
-    from ct_assets.core.metrics import metrics_for
-
     as_of, policy = end_of(partition), spec.policy
-    labels_known = sum(f.rows for f in lake.dataset(f"{spec.name}/performance").files(last=partition))
-    champion = releases.champion_at(as_of - pd.Timedelta(1, "us"))
-    empty = {"labels_known": labels_known, "now": None, "reference": None, "rows": 0, "label_rate": None}
+    champion = releases.champion_at(as_of - INSTANT)
+    empty = {
+        "labels_known": labels_known(lake, spec, as_of),
+        "now": None,
+        "reference": None,
+        "rows": 0,
+        "label_rate": None,
+    }
     if champion is None:
         return empty
     end = matured_before(spec, as_of)
@@ -144,7 +181,7 @@ WHERE event_timestamp >= $start AND event_timestamp < $end AND model_version = $
         as_of,
         {"start": start, "end": end, "version": champion.version},
     ).to_pandas()
-    reference = releases.verdict(champion.version).metrics["challenger"].get(policy.performance_metric)
+    reference = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
     now = metrics_for(spec.task).one[policy.performance_metric](rows["label"], rows[PREDICTION]) if len(rows) else None
     return empty | {
         "now": None if now is None or math.isnan(now) else now,

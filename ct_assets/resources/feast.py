@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ct_assets.lake.dataset import Dataset
 from ct_assets.lake.paths import write_atomically
 from ct_assets.resources.lake import LakeResource
 
@@ -107,9 +108,10 @@ def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:
     """What a feature service stands for: each of its views with a digest of its definition.
 
     Returns:
-        View name to digest; two equal digests mean the same features, types, source, keys, freshness and on-demand
-        code. The SQL that computes stored rows is not part of it.
+        View name to digest; two equal digests mean the same features, types, source, keys, freshness, on-demand code,
+        and the same SQL that computes the newest stored rows.
     """
+    root = Path(store.config.offline_store.root)
     projections = store.get_feature_service(service).feature_view_projections
     stored = {view.name: view for view in store.list_feature_views()}
     computed = {view.name: view for view in store.list_on_demand_feature_views()}
@@ -120,6 +122,7 @@ def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:
         on_demand: Any = computed.get(projection.name)
         if view:
             parts += [str(view.ttl), *view.join_keys, view.batch_source.path, view.batch_source.timestamp_field]
+            parts.append(Dataset((root / view.batch_source.path).parent).definition)
         if on_demand:
             parts.append(on_demand.feature_transformation.udf_string)
         versions[projection.name] = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

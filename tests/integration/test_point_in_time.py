@@ -26,6 +26,8 @@ from ct_assets.lake import training_set as module
 from ct_assets.lake.examples import read_events, with_features
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_training_set
+from ct_assets.lib.features import FeatureSql
+from ct_assets.lib.model_data import join_outcomes
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 from ct_assets.serving.features import FeatureReader
 
@@ -317,8 +319,8 @@ def snapshot_of(home: Path, as_of: pd.Timestamp, digest: str | None = None, spec
 def joins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Counts how often features were joined anew."""
     done: list[str] = []
-    join: Callable[..., pd.DataFrame] = module._retrieved
-    monkeypatch.setattr(module, "_retrieved", lambda *args: (done.append("joined"), join(*args))[1])
+    join: Callable[..., pd.DataFrame] = module.with_features
+    monkeypatch.setattr(module, "with_features", lambda *args: (done.append("joined"), join(*args))[1])
     return done
 
 
@@ -330,6 +332,19 @@ def test_a_training_set_of_the_scored_features_equals_one_joined_anew(world: Wor
     assert fast.digest == anew.digest
     assert fast.train_rows > 1000
     assert fast.holdout_rows > 1000
+
+
+def test_events_that_were_never_scored_are_joined_anew(world: World, joins: list[str], tmp_path: Path) -> None:
+    home = first_days(world.home, tmp_path / "home", "2013-01-12")
+    whole = snapshot_of(home, world.end)
+    manifest = Path(home / "lake" / SPEC.name / "scored" / "manifest.json")
+    content = json.loads(manifest.read_text())
+    kept = [entry for entry in content["files"] if entry["partition"] not in ("2013-01-04", "2013-01-07")]
+    assert len(kept) == len(content["files"]) - 2
+    manifest.write_text(json.dumps(content | {"files": kept}))
+    assert joins == []
+    assert snapshot_of(home, world.end).digest == whole.digest
+    assert joins == ["joined"]
 
 
 def test_what_became_known_later_changes_no_training_set(world: World, joins: list[str], tmp_path: Path) -> None:
@@ -357,6 +372,55 @@ def test_the_labels_of_a_training_set_were_known_and_are_right(world: World, ora
     # The hasty model leaves out flights that are still under way.
     assert (len(rows) < 0.99 * len(due)) == (spec is HASTY)
     assert sorted(rows["flight_id"]) == sorted(set(due["flight_id"]) & set(late.index))
+
+
+def test_another_sql_is_another_version_of_its_view_alone(world: World, tmp_path: Path) -> None:
+    home = first_days(world.home, tmp_path / "home", "2013-01-02")
+    store = feature_store(home)
+    before = service_versions(store, SPEC.feature_service)
+    assert before == service_versions(feature_store(world.home), SPEC.feature_service)
+    Lake(home).dataset("features/weather").note_definition("another")
+    after = service_versions(store, SPEC.feature_service)
+    assert {view for view in before if before[view] != after[view]} == {"weather"}
+    assert FeatureSql("SELECT 1", ()).digest == FeatureSql("\n    SELECT 1\n", ()).digest
+    assert FeatureSql("SELECT 'a b'", ()).digest != FeatureSql("SELECT 'a  b'", ()).digest
+
+
+# -- Outcomes
+
+
+def outcomes(home: Path) -> pd.DataFrame:
+    name = f"{SPEC.name}/performance"
+    rows = Lake(home).query(f'SELECT * FROM "{name}"', {name: Window()}, START + 100 * DAY).to_pandas()
+    return rows.sort_values("flight_id", ignore_index=True)
+
+
+def judge_day(home: Path, day: str) -> None:
+    dataset = Lake(home).dataset(f"{SPEC.name}/performance")
+    dataset.write(day, join_outcomes(Lake(home), SPEC, day))
+
+
+@pytest.mark.parametrize("late_days", [("2013-01-06",), ("2013-01-06", "2013-01-07")], ids=len)
+def test_a_day_that_is_scored_late_loses_no_outcome(world: World, tmp_path: Path, late_days: tuple[str, ...]) -> None:
+    home = first_days(world.home, tmp_path / "home", "2013-01-12")
+    whole = outcomes(home)
+    assert whole["flight_id"].is_unique
+    scored = home / "lake" / SPEC.name / "scored" / "manifest.json"
+    manifest, content = scored.read_bytes(), json.loads(scored.read_text())
+    days = sorted({entry["partition"] for entry in content["files"]})
+    early = [entry for entry in content["files"] if entry["partition"] not in late_days]
+    scored.write_text(json.dumps(content | {"files": early}))
+    (home / "lake" / SPEC.name / "performance" / "manifest.json").unlink()
+    for day in days:
+        if day not in late_days:
+            judge_day(home, day)
+    assert 0 < len(outcomes(home)) < len(whole)
+    scored.write_bytes(manifest)
+    for day in [*late_days, "2013-01-08", "2013-01-07", *days]:
+        judge_day(home, day)
+        now = outcomes(home)
+        assert now["flight_id"].is_unique
+    pd.testing.assert_frame_equal(now, whole)
 
 
 def first_days(home: Path, target: Path, last: str) -> Path:
