@@ -40,15 +40,14 @@ class RetrainPolicy(BaseModel):
 class Evidence(BaseModel):
     """What was known at `as_of`. All moments carry a time zone; none may lie after `as_of` (ValidationError).
 
-    `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels
-    (None: take the champion's). Performance is of the champion, over the policy's window and at its evaluation.
+    `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels.
+    Performance is of the champion, over the policy's window and at its evaluation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     as_of: AwareDatetime
-    matured_labels: int = Field(ge=0)
+    known_labels: int = Field(ge=0)
     champion_as_of: AwareDatetime | None = None
-    champion_training_labels: int | None = None
     last_training_as_of: AwareDatetime | None = None
     last_training_labels: int | None = None
     drifted_share: float | None = None
@@ -100,7 +99,7 @@ def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
     reasons = {name: reason for name, (_, reason) in outcomes.items()}
     rest_ends = _after(evidence.trained_at, policy.cooldown_days)
     blocked: Blocked | None = None
-    if evidence.champion_as_of is None and evidence.matured_labels < policy.first_training_rows:
+    if evidence.champion_as_of is None and evidence.known_labels < policy.first_training_rows:
         blocked = "too_few_labels"
         reasons[blocked] = f"{_label_gap(policy, evidence)}; no training before that"
     elif fired and "manual" not in fired and rest_ends is not None and evidence.as_of < rest_ends:
@@ -133,9 +132,9 @@ def _next_due(
 def _bootstrap(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
     if evidence.champion_as_of is not None:
         return False, "there is a champion; without one this would have fired"
-    if evidence.matured_labels < policy.first_training_rows:
+    if evidence.known_labels < policy.first_training_rows:
         return False, _label_gap(policy, evidence)
-    return True, f"no champion yet, {evidence.matured_labels} labels known (needed: {policy.first_training_rows})"
+    return True, f"no champion yet, {evidence.known_labels} labels known (needed: {policy.first_training_rows})"
 
 
 def _schedule(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
@@ -151,11 +150,10 @@ def _schedule(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
 def _new_labels(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
     if policy.new_label_rows is None:
         return False, "off: the policy has no new_label_rows"
-    known = evidence.last_training_labels
-    before = evidence.champion_training_labels if known is None else known
+    before = evidence.last_training_labels
     if before is None:
         return False, "never trained: there is no earlier number of labels to compare with"
-    new = evidence.matured_labels - before
+    new = evidence.known_labels - before
     text = f"{new} labels became known since the last training (limit {policy.new_label_rows})"
     if new >= policy.new_label_rows:
         return True, text
@@ -209,9 +207,9 @@ _TRIGGERS: dict[str, Callable[[RetrainPolicy, Evidence], tuple[bool, str]]] = {
 
 
 def _label_gap(policy: RetrainPolicy, evidence: Evidence) -> str:
-    missing = policy.first_training_rows - evidence.matured_labels
+    missing = policy.first_training_rows - evidence.known_labels
     return (
-        f"{evidence.matured_labels} labels known, {policy.first_training_rows} needed for a first training: "
+        f"{evidence.known_labels} labels known, {policy.first_training_rows} needed for a first training: "
         f"{missing} more would have flipped it"
     )
 

@@ -4,6 +4,8 @@ No condition filters checks with `.allow()` or `.ignore()`: on a local graph tha
 every other asset (see the scenario tests).
 """
 
+from collections.abc import Collection
+
 import dagster as dg
 
 AC = dg.AutomationCondition
@@ -27,12 +29,16 @@ def _backlog() -> dg.AutomationCondition:
     return AC.missing().newly_true().since(AC.newly_requested() | AC.newly_updated())
 
 
-def _renewed() -> dg.AutomationCondition:
-    """Something upstream was made anew, or is about to be made in the same run.
+def _renewed(besides: Collection[dg.AssetKey] = ()) -> dg.AutomationCondition:
+    """Something upstream, `besides` these, was made anew, or is about to be made in the same run.
 
     The second needs no latch: where something holds it back now, the first fires when upstream is there.
     """
-    return _latched(AC.any_deps_match(AC.newly_updated())) | AC.any_deps_match(AC.will_be_requested())
+    made, requested = (AC.any_deps_match(what) for what in (AC.newly_updated(), AC.will_be_requested()))
+    if besides:
+        others = dg.AssetSelection.assets(*besides)
+        made, requested = made.ignore(others), requested.ignore(others)
+    return _latched(made) | requested
 
 
 def on_arrival() -> dg.AutomationCondition:
@@ -45,13 +51,17 @@ def on_arrival() -> dg.AutomationCondition:
     return (landed & ~AC.any_deps_missing() & ~AC.in_progress()).with_label("a batch has landed")
 
 
-def on_accepted_data() -> dg.AutomationCondition:
+def on_accepted_data(reference: Collection[dg.AssetKey] = ()) -> dg.AutomationCondition:
     """Upstream data of this partition is new and every contract holds.
 
     Requested together with its upstream where possible: the blocking check inside the run then stops bad data. After
     a failed check it waits until the check is green again.
+
+    Args:
+        reference: Upstream tables without partitions. They have to be there, but a new one is no news about any past
+            day, and would ask for all of them.
     """
-    fresh = _renewed() | _backlog()
+    fresh = _renewed(besides=reference) | _backlog()
     return (
         fresh
         & ~AC.any_deps_missing()

@@ -8,13 +8,13 @@ import dagster as dg
 import pandas as pd
 
 from ct_assets.core.drift import DriftReport, compare
-from ct_assets.core.ledger import Ledger, Record
+from ct_assets.core.ledger import DECISIONS, REQUEST, RETRAIN, SKIP, TRAINING, VERDICT, Ledger, Record, newest
 from ct_assets.core.metrics import advantage
 from ct_assets.core.policy import Decision, Evidence, decide
 from ct_assets.core.profile import NumericColumn, profile
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import LABEL, PREDICTION
-from ct_assets.lake.examples import DAY, matured_before, partition_of
+from ct_assets.lake.examples import DAY, INSTANT, matured_before, partition_of
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.conditions import on_accepted_data
@@ -29,8 +29,6 @@ from ct_assets.lib.model_data import (
 from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
 from ct_assets.resources.lake import LakeResource
 
-INSTANT = pd.Timedelta(1, "us")
-RETRAIN, SKIP, REQUEST = "retrain", "skip", "manual_request"
 MODEL_IS_CURRENT = "model_is_current"
 
 
@@ -56,7 +54,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 performance,
                 deps=[model_key(spec, "scored"), spec.label.source],
-                description="Predictions joined with the labels that became known that day; figures on mature ones.",
+                description="Predictions joined with the labels that have become known; figures on mature ones.",
                 automation_condition=on_accepted_data(),
                 **shared,
             ),
@@ -81,7 +79,9 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
             ),
             dg.AssetCheckSpec("no_drift", asset=drift, description="Fewer columns drift than the policy retrains for."),
             dg.AssetCheckSpec(
-                MODEL_IS_CURRENT, asset=decision, description="No trigger of the retrain policy has fired."
+                MODEL_IS_CURRENT,
+                asset=decision,
+                description="No retrain is due: the newest decision was not to, or a model was judged for it.",
             ),
         ],
     )
@@ -125,10 +125,11 @@ def _drift(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str
 
 def _decision(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
     evidence = gather_evidence(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
-    decision = decide(spec.policy, evidence)
-    record_decision(lake.ledger(), spec, evidence, decision)
+    record = record_decision(lake.ledger(), spec, evidence, decide(spec.policy, evidence))
+    decision = Decision.model_validate(record.evidence["decision"])
     reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
     triggers = ", ".join(decision.triggers) or "none"
+    due = retrain_due(lake.ledger(), spec)
     return dg.MaterializeResult(
         asset_key=key,
         metadata={
@@ -136,10 +137,15 @@ def _decision(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: 
             "triggers": triggers,
             "blocked_by": decision.blocked_by or "nothing",
             "reasons": reasons,
-            "evidence": evidence.model_dump(mode="json"),
+            "evidence": record.evidence["evidence"],
         },
         check_results=[
-            _warning(key, MODEL_IS_CURRENT, not decision.retrain, {"triggers": triggers, "reasons": reasons})
+            _warning(
+                key,
+                MODEL_IS_CURRENT,
+                due is None,
+                {"due since": due.as_of, "triggers": ", ".join(due.evidence["decision"]["triggers"])} if due else {},
+            )
         ],
     )
 
@@ -214,15 +220,14 @@ def gather_evidence(lake: Lake, ledger: Ledger, releases: Releases, spec: ModelS
     """
     as_of = end_of(partition)
     champion = releases.champion_at(as_of - INSTANT)
-    training = _newest_before(ledger, "training", spec.name, as_of)
+    training = _trained_before(ledger, spec, as_of)
     performance = read_report(lake, spec, "performance", partition)
     drift = read_report(lake, spec, "drift", partition)
     request = _open_request(ledger, spec, as_of, training)
     return Evidence(
         as_of=as_of.to_pydatetime(),
-        matured_labels=performance["labels_known"],
+        known_labels=performance["labels_known"],
         champion_as_of=_moment(champion),
-        champion_training_labels=None,
         last_training_as_of=datetime.fromisoformat(training.as_of) if training else None,
         last_training_labels=training.evidence.get("labels_known") if training else None,
         drifted_share=drift.get("drifted_share"),
@@ -242,9 +247,22 @@ def record_decision(ledger: Ledger, spec: ModelSpec, evidence: Evidence, decisio
     return ledger.append(RETRAIN if decision.retrain else SKIP, spec.name, evidence.as_of, content, key=key)
 
 
-def _newest_before(ledger: Ledger, kind: str, model: str, as_of: pd.Timestamp) -> Record | None:
-    records = ledger.records(kind, model, newest_first=True)
-    return next((r for r in records if pd.Timestamp(r.as_of) < as_of), None)
+def retrain_due(ledger: Ledger, spec: ModelSpec) -> Record | None:
+    """The newest decision, if it was to retrain and no model was judged for it yet.
+
+    Newest in event time: an older day that is decided again, or late, neither asks for a training nor hides that one
+    is due.
+    """
+    decision = newest(record for kind in DECISIONS for record in ledger.records(kind, spec.name))
+    judged = newest(ledger.records(VERDICT, spec.name))
+    if decision is None or decision.kind == SKIP:
+        return None
+    answered = judged is not None and pd.Timestamp(judged.as_of) >= pd.Timestamp(decision.as_of)
+    return None if answered else decision
+
+
+def _trained_before(ledger: Ledger, spec: ModelSpec, as_of: pd.Timestamp) -> Record | None:
+    return newest(r for r in ledger.records(TRAINING, spec.name) if pd.Timestamp(r.as_of) < as_of)
 
 
 def _open_request(ledger: Ledger, spec: ModelSpec, as_of: pd.Timestamp, training: Record | None) -> Record | None:

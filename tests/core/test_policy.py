@@ -23,10 +23,10 @@ def evidence(trained_days_ago=10.0, **changes):
     """A quiet day: nothing is due."""
     quiet = {
         "as_of": NOW,
-        "matured_labels": 5000,
+        "known_labels": 5000,
         "champion_as_of": NOW - timedelta(days=trained_days_ago),
-        "champion_training_labels": 4900,
         "last_training_as_of": NOW - timedelta(days=trained_days_ago),
+        "last_training_labels": 4900,
         "drifted_share": 0.1,
         "performance_now": 0.70,
         "performance_reference": 0.71,
@@ -35,19 +35,19 @@ def evidence(trained_days_ago=10.0, **changes):
     return Evidence(**(quiet | changes))
 
 
-FIRST = {"champion_as_of": None, "last_training_as_of": None, "champion_training_labels": None}
+FIRST = {"champion_as_of": None, "last_training_as_of": None, "last_training_labels": None}
 
 
 @pytest.mark.parametrize(
     ("changes", "triggers"),
     [
         ({}, ()),
-        ({**FIRST, "matured_labels": 1000}, ("bootstrap",)),
+        ({**FIRST, "known_labels": 1000}, ("bootstrap",)),
         ({"trained_days_ago": 30}, ("schedule",)),
         ({"trained_days_ago": 29.9}, ()),
-        ({"matured_labels": 5400}, ("new_labels",)),
-        ({"matured_labels": 5399}, ()),
-        ({"matured_labels": 5400, "last_training_labels": 5300}, ()),
+        ({"known_labels": 5400}, ("new_labels",)),
+        ({"known_labels": 5399}, ()),
+        ({"known_labels": 5400, "last_training_labels": 5300}, ()),
         ({"drifted_share": 0.3}, ("drift",)),
         ({"drifted_share": None}, ()),
         ({"performance_now": 0.689}, ("performance",)),
@@ -86,7 +86,7 @@ def test_a_rejected_challenger_starts_the_cool_down_and_the_schedule_again():
 
 
 def test_a_first_training_waits_for_labels_even_when_asked_for_by_hand():
-    decision = decide(POLICY, evidence(**FIRST, matured_labels=999, manual_request=True))
+    decision = decide(POLICY, evidence(**FIRST, known_labels=999, manual_request=True))
     assert not decision.retrain
     assert decision.blocked_by == "too_few_labels"
     assert "1 more would have flipped it" in decision.reasons["bootstrap"]
@@ -152,7 +152,7 @@ def test_an_invalid_policy_is_refused(wrong):
 @given(st.floats(0, 60), st.integers(0, 9000), st.one_of(st.none(), st.floats(0, 1)), st.floats(0, 1), st.booleans())
 def test_every_decision_explains_itself(days, labels, share, now, manual):
     decision = decide(
-        POLICY, evidence(days, matured_labels=labels, drifted_share=share, performance_now=now, manual_request=manual)
+        POLICY, evidence(days, known_labels=labels, drifted_share=share, performance_now=now, manual_request=manual)
     )
     assert set(TRIGGERS) <= set(decision.reasons)
     assert all(decision.reasons.values())

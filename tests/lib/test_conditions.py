@@ -1,6 +1,5 @@
 """Scenarios of every automation condition: which events ask for what, and which do not."""
 
-import ast
 import inspect
 from collections.abc import Callable
 from functools import cache
@@ -49,14 +48,16 @@ def test_a_condition_can_be_evaluated_by_the_daemon_and_has_a_name_people_read(n
     assert condition.get_label()
 
 
-def test_no_condition_filters_what_it_looks_at() -> None:
-    called = {
-        n.func.attr
-        for n in ast.walk(ast.parse(inspect.getsource(conditions)))
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
-    }
-    assert "since" in called
-    assert not called & {"allow", "ignore"}
+def test_no_condition_filters_the_checks_it_looks_at() -> None:
+    for name, build in {**CONDITIONS, "with reference": lambda: on_accepted_data([dg.AssetKey("table")])}.items():
+        for condition in operands(build()):
+            if any("check" in type(operand).__name__.lower() for operand in operands(condition)):
+                assert not getattr(condition, "allow_selection", None), name
+                assert not getattr(condition, "ignore_selection", None), name
+
+
+def operands(condition: dg.AutomationCondition) -> list[dg.AutomationCondition]:
+    return [condition, *(deeper for child in condition.children for deeper in operands(child))]
 
 
 # -- on_arrival
@@ -533,6 +534,19 @@ def test_scoring_waits_for_the_last_of_its_features(graph: Graph, last: set[str]
     assert not graph.tick() & (SCORED | MONITORING)
     graph.report(*last)
     assert graph.tick() == SCORED | MONITORING
+
+
+def test_a_reference_table_that_lands_again_scores_no_past_day_anew(graph: Graph) -> None:
+    graph.report(*SCHEDULE, *OBSERVED, *OUTCOMES, *PLANES)
+    assert graph.tick() == SCORED | MONITORING
+    graph.report(*SCORED, *MONITORING)
+    assert graph.tick() == set()
+    graph.land("planes")
+    assert graph.tick() == PLANES
+    graph.report(*PLANES)
+    assert [graph.tick(), graph.tick()] == [set(), set()]
+    graph.land("flights")
+    assert graph.tick() == SCHEDULE | SCORED | MONITORING
 
 
 def test_a_rejected_batch_stops_everything_that_needs_it(graph: Graph) -> None:

@@ -1,0 +1,95 @@
+"""Which decision counts, and which labels were known."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from worlds_of_core import INPUTS, spec_with
+
+from ct_assets.core.ledger import RETRAIN, SKIP, TRAINING, VERDICT, Ledger
+from ct_assets.lake.lake import Lake
+from ct_assets.lib.model_data import labels_known
+from ct_assets.lib.monitoring import retrain_due
+from ct_assets.lib.training import _chosen
+from ct_assets.words import explain
+
+SPEC = spec_with(INPUTS)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "decisions.jsonl")
+
+
+def at(day: int) -> pd.Timestamp:
+    return pd.Timestamp(2013, 1, day, tz="UTC")
+
+
+def decide(ledger: Ledger, day: int, kind: str) -> None:
+    reasons = {"schedule": f"reason of day {day}"}
+    decision = {"retrain": kind == RETRAIN, "triggers": ["schedule"], "reasons": reasons}
+    ledger.append(kind, "m", at(day), {"decision": decision})
+
+
+def judge(ledger: Ledger, day: int) -> None:
+    ledger.append(VERDICT, "m", at(day), {"version": str(day), "passed": False, "reasons": [], "metrics": {}})
+
+
+def test_a_due_retrain_stays_due_until_a_model_is_judged(ledger: Ledger) -> None:
+    assert retrain_due(ledger, SPEC) is None
+    decide(ledger, 5, RETRAIN)
+    due = retrain_due(ledger, SPEC)
+    assert due is not None
+    assert pd.Timestamp(due.as_of) == at(5)
+    ledger.append(TRAINING, "m", at(5), {"version": "1"})
+    assert retrain_due(ledger, SPEC) == due
+    judge(ledger, 5)
+    assert retrain_due(ledger, SPEC) is None
+
+
+def test_a_model_judged_for_an_earlier_moment_is_no_answer(ledger: Ledger) -> None:
+    decide(ledger, 5, RETRAIN)
+    judge(ledger, 4)
+    assert retrain_due(ledger, SPEC) is not None
+
+
+@pytest.mark.parametrize(("newer", "older", "due"), [(RETRAIN, SKIP, True), (SKIP, RETRAIN, False)])
+def test_an_older_day_that_is_decided_late_changes_nothing(ledger: Ledger, newer: str, older: str, due: bool) -> None:
+    decide(ledger, 5, newer)
+    decide(ledger, 4, older)
+    assert (retrain_due(ledger, SPEC) is not None) is due
+
+
+def test_why_tells_the_newest_decision_in_event_time(ledger: Ledger) -> None:
+    decide(ledger, 5, RETRAIN)
+    decide(ledger, 4, SKIP)
+    told = {"train_rows": 9, "training_set": "d", "code_version": "c", "version": "1"}
+    ledger.append(TRAINING, "m", at(5), told | {"by_hand": False})
+    story = explain(ledger, "m", "1")
+    assert "because of schedule: reason of day 5" in story
+    assert "Newest decision, 2013-01-05: retrain." in story
+
+
+def test_a_training_by_hand_is_told_as_such_although_a_retrain_was_due_then(ledger: Ledger) -> None:
+    decide(ledger, 5, RETRAIN)
+    told = {"train_rows": 9, "training_set": "d", "code_version": "c", "version": "1"}
+    ledger.append(TRAINING, "m", at(5), told | {"by_hand": True})
+    assert "It was trained by hand." in explain(ledger, "m", "1")
+
+
+def test_a_moment_that_was_not_decided_about_is_refused() -> None:
+    assert _chosen("", at(5)) == at(5)
+    assert _chosen("2013-01-04T00:00:00Z", at(5)) == at(4)
+    with pytest.raises(ValueError, match="is later than 2013-01-05T00:00:00"):
+        _chosen("2013-01-06T00:00:00Z", at(5))
+    with pytest.raises(ValueError, match="has no time zone"):
+        _chosen("2013-01-04", at(5))
+
+
+def test_a_day_that_was_scored_late_counts_no_label_before_it_was_known(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for day, known in (("2013-01-01", [1, 1]), ("2013-01-02", [2, 4, 5]), ("2013-01-05", [5])):
+        moments = pa.array([at(d) + pd.Timedelta(hours=12) for d in known], pa.timestamp("us", tz="UTC"))
+        lake.dataset("m/performance").write(day, pa.table({"id": list(map(str, known)), "known_at": moments}))
+    assert [labels_known(lake, SPEC, at(day)) for day in range(1, 7)] == [0, 2, 3, 3, 4, 6]
