@@ -130,18 +130,6 @@ def ks_binned(ref_counts: Sequence[float] | Counts, cur_counts: Sequence[float] 
     return float(np.max(np.abs(np.cumsum(ref) / ref.sum() - np.cumsum(cur) / cur.sum())))
 
 
-def ks_pvalue(statistic: float, n: float, m: float) -> float:
-    """Asymptotic p-value of a two-sample KS statistic, 2 sum (-1)^(j-1) exp(-2 j^2 n m / (n + m) D^2).
-
-    With `ks_binned` it is conservative (too large), as that statistic is a lower bound.
-    """
-    scaled = statistic * math.sqrt(n * m / (n + m))
-    if scaled < 0.2:  # the series converges too slowly there, and the p-value is 1 to 12 digits
-        return 1.0
-    total = sum((-1) ** (j - 1) * math.exp(-2 * (j * scaled) ** 2) for j in range(1, 101))
-    return min(1.0, max(0.0, 2 * total))
-
-
 def compare(reference: Profile, current: Profile, limits: DriftLimits | None = None) -> DriftReport:
     """Every column of `reference` against `current`.
 

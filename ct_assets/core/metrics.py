@@ -119,10 +119,9 @@ def reliability_curve(y: Any, p: Any, bins: int = ECE_BINS) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """What a kind of task measures: `all` metrics at once, or `one` by name; `primary` is the gate's default."""
+    """What a kind of task measures: `all` metrics at once, or `one` by name."""
 
     task: str
-    primary: str
     all: Callable[[Any, Any], dict[str, float]]
     one: Mapping[str, Callable[[Any, Any], float]]
 
@@ -131,7 +130,6 @@ _TASKS: Mapping[str, TaskMetrics] = MappingProxyType(
     {
         "binary": TaskMetrics(
             task="binary",
-            primary="auc",
             all=binary_metrics,
             one=MappingProxyType(
                 {"auc": auc, "f1": f1, "logloss": logloss, "brier": brier, "ece": expected_calibration_error}

@@ -8,10 +8,11 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ct_assets.core.drift import DriftLimits
 from ct_assets.core.gate import GatePolicy
+from ct_assets.core.metrics import metrics_for
 from ct_assets.core.policy import RetrainPolicy
 
 
@@ -45,8 +46,11 @@ class EstimatorSpec(_Frozen):
     path: str = Field(description="Import path of a scikit-learn compatible class or factory.")
     params: dict[str, Any] = Field(default_factory=dict, description="Its keyword arguments.")
 
-    def build(self) -> Any:
+    def build(self, seed: int | None = None) -> Any:
         """Return a new, unfitted estimator.
+
+        Args:
+            seed: For every `random_state`, also of a pipeline's steps, that `params` leave open.
 
         Raises:
             ValueError: The path names nothing that can be imported.
@@ -58,7 +62,10 @@ class EstimatorSpec(_Frozen):
             raise ValueError(
                 f"estimator path {self.path!r} cannot be imported ({error}); expected 'package.module.Class'"
             ) from error
-        return factory(**self.params)
+        estimator = factory(**self.params)
+        named = estimator.get_params() if hasattr(estimator, "get_params") else {}
+        unset = [n for n, value in named.items() if n.rpartition("__")[2] == "random_state" and value is None]
+        return estimator.set_params(**dict.fromkeys(unset, seed)) if unset and seed is not None else estimator
 
 
 class ModelSpec(_Frozen):
@@ -69,8 +76,10 @@ class ModelSpec(_Frozen):
     )
     owner: str = Field(description="`team:name` or an e-mail address.")
     description: str = Field(description="One sentence for the asset catalog.")
-    tier: Literal["critical", "standard", "experimental"] = "standard"
-    task: Literal["binary"] = "binary"
+    tier: Literal["critical", "standard", "experimental"] = Field(
+        "standard", description="How much depends on it; a tag of its assets, to filter and to alert by."
+    )
+    task: Literal["binary"] = Field("binary", description="What kind of label it predicts.")
     events: EventSpec
     label: LabelSpec
     entities: tuple[str, ...] = Field(description="Join keys that the feature service needs, as columns of the events.")
@@ -81,19 +90,29 @@ class ModelSpec(_Frozen):
     request: dict[str, Literal["timestamp", "string", "number"]] = Field(
         default_factory=dict, description="Values that a caller sends with the entity keys."
     )
-    metrics: tuple[str, ...] = ("auc", "logloss", "brier", "f1", "ece")
+    metrics: tuple[str, ...] = Field(
+        ("auc", "logloss", "brier", "f1", "ece"), description="Figures that the evaluation asset shows and charts."
+    )
     slices: tuple[str, ...] = Field((), description="Input columns by which the evaluation is broken down.")
-    estimator: EstimatorSpec
-    seed: int = 0
+    estimator: EstimatorSpec = Field(description="What is trained.")
+    seed: int = Field(0, ge=0, description="For every `random_state` that the estimator's parameters leave open.")
     threads: int = Field(1, ge=1, description="Threads of a training; fixed, because sums depend on it.")
     trusted_types: tuple[str, ...] = Field(
         (), description="Types, reviewed by hand, that a stored model may contain beyond skops' own safe ones."
     )
     evaluation_days: int = Field(7, ge=1, description="Days of newest matured labels kept from training for the gate.")
     drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
-    policy: RetrainPolicy
-    gate: GatePolicy = GatePolicy()
-    drift: DriftLimits = DriftLimits()
+    policy: RetrainPolicy = Field(description="When it is retrained.")
+    gate: GatePolicy = Field(GatePolicy(), description="What a challenger has to hold to be promoted.")
+    drift: DriftLimits = Field(DriftLimits(), description="From where on a column has drifted.")
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = metrics_for(info.data.get("task", "binary")).one
+        if unknown := [name for name in metrics if name not in known]:
+            raise ValueError(f"unknown metric {unknown[0]!r}; expected some of {', '.join(known)}")
+        return metrics
 
     @property
     def columns(self) -> list[str]:

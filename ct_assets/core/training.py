@@ -1,12 +1,15 @@
 """Training one model: deterministic, measured, and profiled for the drift reports to come."""
 
 import resource
+import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ct_assets.core.artifact import artifact_digest, dump_model
 from ct_assets.core.inputs import model_inputs
@@ -49,17 +52,22 @@ def train(
         estimator: Another estimator than the spec's.
 
     Raises:
-        ValueError: The examples have one class only.
+        ValueError: There are no examples, or of one class only.
         ArtifactError: The fitted model contains a type that nobody has reviewed.
     """
+    if examples.empty:
+        raise ValueError(
+            f"there is nothing to train {spec.name} on: all {len(holdout)} matured examples are of the newest "
+            f"{spec.evaluation_days} days, which the gate judges on; wait for more labels, or lower `evaluation_days`"
+        )
     if examples["label"].nunique() < 2:
         raise ValueError(
             f"the {len(examples)} training examples of {spec.name} have one class only; expected both: "
             "widen the training window or check the label's SQL"
         )
-    model = (estimator or spec.estimator).build()
+    model = (estimator or spec.estimator).build(spec.seed)
     inputs = model_inputs(spec, examples)
-    with threadpool_limits(spec.threads):
+    with limited(spec.threads):
         started = time.perf_counter()
         # An estimator that wraps another may hand back the wrapped one, so what counts is what `fit` returns.
         model = model.fit(inputs, examples["label"].to_numpy())
@@ -75,9 +83,23 @@ def train(
     )
 
 
+def limited(threads: int) -> AbstractContextManager[Any]:
+    """Hold the numeric libraries to `threads` threads each within a `with` block.
+
+    `threadpool_limits` looks for the loaded libraries every time, which takes longer than the prediction of a day.
+    """
+    return _libraries(len(sys.modules)).limit(limits=threads)
+
+
+@lru_cache(maxsize=1)
+def _libraries(_modules: int) -> ThreadpoolController:
+    # A library that is loaded later comes with modules of its own.
+    return ThreadpoolController()
+
+
 def predict(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> pd.Series:
     """Probability of the positive class for each row of `frame`."""
-    with threadpool_limits(spec.threads):
+    with limited(spec.threads):
         scores = model.predict_proba(model_inputs(spec, frame))[:, 1] if len(frame) else []
     return pd.Series(scores, dtype="float64")
 

@@ -1,23 +1,16 @@
 """From a due retrain to a champion: training set, challenger, evaluation, promotion."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from ct_assets.core.canonical import canonical_json
-from ct_assets.core.gate import Bindings, TestData, validate_new_model
+from ct_assets.core.ledger import DECISIONS, TRAINING
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
-from ct_assets.core.training import predict, train
-from ct_assets.core.verdict import CHECK_NAMES, Verdict
-from ct_assets.lake.paths import write_atomically
-from ct_assets.lake.releases import load_artifact
+from ct_assets.core.training import train
 from ct_assets.lake.training_set import (
     FeatureVersions,
     TrainingSet,
@@ -25,9 +18,10 @@ from ct_assets.lake.training_set import (
     load_training_set,
     read_examples,
 )
+from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
-from ct_assets.lib.model_data import common, model_key, releases_of
-from ct_assets.lib.monitoring import RETRAIN, SKIP
+from ct_assets.lib.evaluation import build_evaluation
+from ct_assets.lib.model_data import common, labels_known, model_key
 from ct_assets.lib.partitions import ARRIVAL_DAYS
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
@@ -51,7 +45,7 @@ class ChallengerConfig(dg.Config):
 
 def build_training_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
     """The assets that a due retrain brings about, in order."""
-    return [_training_set(spec), _challenger(spec), _evaluation(spec), _champion(spec)]
+    return [_training_set(spec), _challenger(spec), build_evaluation(spec), _champion(spec)]
 
 
 def _training_set(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -62,9 +56,7 @@ def _training_set(spec: ModelSpec) -> dg.AssetsDefinition:
         automation_condition=retrain_is_due(model_key(spec, "retrain_decision")),
     )
     def training_set(config: TrainingSetConfig, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
-        as_of = pd.Timestamp(config.as_of) if config.as_of else _decided(lake, spec)
-        if as_of.tzinfo is None:
-            raise ValueError(f"as_of {config.as_of!r} has no time zone; expected ISO 8601 such as 2013-06-01T00:00:00Z")
+        as_of = _chosen(config.as_of, _decided(lake, spec))
         store = feast.store()
         views = service_versions(store, spec.feature_service)
         features = FeatureVersions(views, versions_digest(views))
@@ -78,14 +70,33 @@ def _training_set(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _decided(lake: LakeResource, spec: ModelSpec) -> pd.Timestamp:
-    """The moment of the newest decision about this model."""
-    moments = [r.as_of for kind in (RETRAIN, SKIP) if (r := lake.ledger().latest(kind, spec.name))]
+    """The newest moment that was decided about: all that was known by then has been worked off."""
+    moments = [pd.Timestamp(r.as_of) for kind in DECISIONS for r in lake.ledger().records(kind, spec.name)]
     if not moments:
         raise ValueError(
             f"nothing was decided about {spec.name} yet, so there is no moment to train as of; "
-            f"materialize {spec.name}/retrain_decision first, or give `as_of`"
+            f"materialize {spec.name}/retrain_decision first"
         )
-    return max(map(pd.Timestamp, moments))
+    return max(moments)
+
+
+def _chosen(as_of: str, newest: pd.Timestamp) -> pd.Timestamp:
+    """The moment that a person chose; the newest when empty."""
+    if not as_of:
+        return newest
+    expected = "expected ISO 8601 with a time zone, such as 2013-06-01T00:00:00Z"
+    try:
+        moment = pd.Timestamp(as_of)
+    except ValueError as error:
+        raise ValueError(f"as_of {as_of!r} is no moment; {expected}") from error
+    if moment.tzinfo is None:
+        raise ValueError(f"as_of {as_of!r} has no time zone; {expected}")
+    if moment > newest:
+        raise ValueError(
+            f"as_of {as_of!r} is later than {newest.isoformat()}, the newest moment that was decided about; expected "
+            "that or an earlier one: what was known later has not been taken in"
+        )
+    return moment
 
 
 def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -100,7 +111,8 @@ def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         snapshot = load_training_set(lake.lake(), _digest_of(context, model_key(spec, "training_set")))
         estimator = EstimatorSpec(path=config.estimator, params=config.params) if config.estimator else spec.estimator
-        version, facts = train_and_register(lake, registry, spec, snapshot, estimator)
+        by_hand = SENSOR_TAG not in context.run.tags
+        version, facts = train_and_register(lake, registry, spec, snapshot, estimator, by_hand)
         return dg.MaterializeResult(
             metadata={"version": version.version, **facts}, data_version=dg.DataVersion(str(facts["artifact_digest"]))
         )
@@ -109,9 +121,17 @@ def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def train_and_register(
-    lake: LakeResource, registry: RegistryResource, spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec
+    lake: LakeResource,
+    registry: RegistryResource,
+    spec: ModelSpec,
+    snapshot: TrainingSet,
+    estimator: EstimatorSpec,
+    by_hand: bool = False,
 ) -> tuple[Version, dict[str, Any]]:
-    """Train on a snapshot, register the model as challenger, and record the training."""
+    """Train on a snapshot, register the model as challenger, and record the training.
+
+    The same model of the same snapshot is registered once.
+    """
     examples = read_examples(lake.lake(), snapshot, "train")
     holdout = read_examples(lake.lake(), snapshot, "holdout")
     trained = train(spec, examples, holdout, estimator)
@@ -128,151 +148,23 @@ def train_and_register(
         "train_rows": snapshot.train_rows,
     }
     measured = {"fit_seconds": trained.seconds, "peak_mb": trained.peak_mb, "artifact_mb": len(trained.payload) / 1e6}
-    chosen = hashlib.sha256(canonical_json(estimator.model_dump(mode="json")).encode()).hexdigest()[:12]
-    training = f"{snapshot.digest[:16]}-{chosen}-{snapshot.as_of}"
+    training = f"{snapshot.digest[:16]}-{trained.digest[:16]}-{snapshot.as_of}"
     files = {"model.skops": trained.payload, "reference.json": trained.reference.to_json().encode()}
     tags = {"training": training, "artifact_digest": trained.digest, "training_set": snapshot.digest}
     version = registry.register(spec.name, files, tags, facts, measured)
-    known = lake.lake().dataset(f"{spec.name}/performance")
-    last = (pd.Timestamp(snapshot.as_of) - pd.Timedelta(days=1)).date().isoformat()
     lake.ledger().append(
-        "training",
+        TRAINING,
         spec.name,
         pd.Timestamp(snapshot.as_of),
-        {"version": version.version, "labels_known": sum(f.rows for f in known.files(last=last)), **facts},
+        {
+            "version": version.version,
+            "by_hand": by_hand,
+            "labels_known": labels_known(lake.lake(), spec, pd.Timestamp(snapshot.as_of)),
+            **facts,
+        },
         key=f"training/{spec.name}/{training}",
     )
     return version, {**_plain(facts), **measured}
-
-
-def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
-    key = model_key(spec, "evaluation")
-
-    @dg.asset(
-        **common(spec, "evaluation", {"scikitlearn", "html"}),
-        deps=[model_key(spec, "challenger")],
-        description="Challenger and champion on the newest labels, not trained on: the gate and its report.",
-        automation_condition=on_new_input(),
-        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in CHECK_NAMES],
-    )
-    def evaluation(lake: LakeResource, registry: RegistryResource) -> dg.MaterializeResult:
-        challenger = registry.get(spec.name, CHALLENGER)
-        if challenger is None:
-            raise ValueError(f"{spec.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
-        verdict, images, report = judge(lake, spec, challenger)
-        registry.note(challenger, _figures(verdict), {"verdict": verdict.digest, "passed": str(verdict.passed)})
-        return dg.MaterializeResult(
-            metadata={
-                "version": challenger.version,
-                "verdict": "passed" if verdict.passed else "rejected",
-                "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons()) or "none"),
-                "report": dg.MetadataValue.url(report),
-                **{name: dg.MetadataValue.md(_image(name, png)) for name, png in images.items()},
-                **_figures(verdict),
-            },
-            check_results=[_check_result(verdict, name) for name in CHECK_NAMES],
-        )
-
-    return evaluation
-
-
-def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Verdict, dict[str, bytes], str]:
-    """Judge a challenger, keep verdict and report, and record the outcome.
-
-    Returns:
-        The verdict, the report's plots as PNG, and the report's address.
-    """
-    # Plotting takes seconds to import.
-    from ct_assets.lib.report import ReportData, permutation_importance, plots, render
-
-    releases = releases_of(lake, spec)
-    snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
-    holdout = read_examples(lake.lake(), snapshot, "holdout")
-    as_of = pd.Timestamp(snapshot.as_of)
-    champion = releases.champion_at(as_of)
-    if champion and champion.version == challenger.version:
-        # Judged again after its promotion, it meets the one that it met then.
-        champion = releases.champion_at(as_of - pd.Timedelta(1, "us"))
-    model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
-    reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
-    verdict = validate_new_model(
-        model,
-        reigning,
-        TestData(holdout[spec.columns], holdout["label"], holdout[list(spec.slices)] if spec.slices else None),
-        spec.gate,
-        bindings=Bindings(
-            model={"name": spec.name, "version": challenger.version},
-            artifact_digest=challenger.tags["artifact_digest"],
-            champion_digest=champion.artifact_digest if champion else None,
-            feature_versions=snapshot.feature_versions,
-            training_set_digest=snapshot.digest,
-            as_of=snapshot.as_of,
-        ),
-        window=(holdout["event_timestamp"].min(), holdout["event_timestamp"].max()) if len(holdout) else None,
-        artifact_mb=Path(challenger.artifact).stat().st_size / 1e6,
-    )
-    releases.save_verdict(challenger.version, verdict)
-    _record_verdict(lake, spec, challenger.version, verdict, as_of)
-    data = ReportData(
-        spec=spec,
-        version=challenger.version,
-        champion_version=champion.version if champion else None,
-        verdict=verdict,
-        label=holdout["label"],
-        challenger=predict(spec, model.model, holdout),
-        champion=predict(spec, reigning.model, holdout) if reigning else None,
-        importance=permutation_importance(spec, model.model, holdout, holdout["label"], spec.gate.metric),
-        drift=None,
-        facts={k: str(v) for k, v in asdict(snapshot).items()} | {"code_version": code_version()},
-        triggers=_triggers(lake, spec, as_of),
-    )
-    images = plots(data)
-    name = f"{spec.name}/{challenger.version}.html"
-    write_atomically(lake.path / "reports" / name, render(data, images).encode())
-    return verdict, images, f"{lake.report_url}/reports/{name}"
-
-
-class _Scorer:
-    """A model behind its input conversion, so that the gate times what serving does."""
-
-    def __init__(self, spec: ModelSpec, model: Any) -> None:
-        self.spec = spec
-        self.model = model
-
-    def predict_proba(self, features: pd.DataFrame, /) -> Any:
-        return predict(self.spec, self.model, features).to_numpy()
-
-
-def _record_verdict(lake: LakeResource, spec: ModelSpec, version: str, verdict: Verdict, as_of: pd.Timestamp) -> None:
-    content = {
-        "version": version,
-        "verdict": verdict.digest,
-        "passed": verdict.passed,
-        "reasons": verdict.reasons(),
-        "metrics": verdict.metrics,
-    }
-    lake.ledger().append("verdict", spec.name, as_of, content, key=f"verdict/{spec.name}/{version}/{verdict.digest}")
-
-
-def _triggers(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, str]:
-    record = lake.ledger().latest(RETRAIN, spec.name)
-    if record is None or pd.Timestamp(record.as_of) != as_of:
-        return {"manual": "trained by hand"}
-    decision = record.evidence["decision"]
-    return {name: decision["reasons"][name] for name in decision["triggers"]}
-
-
-def _check_result(verdict: Verdict, name: str) -> dg.AssetCheckResult:
-    check = next(c for c in verdict.checks if c.name == name)
-    figures = {"value": check.value, "limit": check.limit}
-    return dg.AssetCheckResult(
-        check_name=name,
-        # A warning is shown in the report; in the gate every check that is not an ERROR counts as passed.
-        passed=check.passed or check.severity == "WARN",
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=check.detail,
-        metadata={k: v for k, v in figures.items() if v is not None},
-    )
 
 
 def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -300,19 +192,6 @@ def _digest_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:
     if event is None or event.asset_materialization is None:
         raise ValueError(f"{key.to_user_string()} was never materialized; materialize it first")
     return str(event.asset_materialization.metadata["digest"].value)
-
-
-def _figures(verdict: Verdict) -> dict[str, float]:
-    return {
-        f"{side}_{name}": value
-        for side, metrics in verdict.metrics.items()
-        for name, value in metrics.items()
-        if value is not None
-    }
-
-
-def _image(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

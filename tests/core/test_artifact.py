@@ -18,11 +18,12 @@ PRINT_DIGEST = """
 from worlds_of_core import INPUTS, examples, logistic, spec_with
 from ct_assets.core.artifact import artifact_digest, dump_model
 from ct_assets.core.inputs import model_inputs
-from ct_assets.defs.models.flight_delay.estimator import boosted_trees
+from ct_assets.core.spec import EstimatorSpec
 from ct_assets.defs.models.flight_delay.spec import SPEC
 rows = examples()
 inputs = model_inputs(spec_with(INPUTS), rows)
-trees = boosted_trees(max_iter=3).fit(inputs.assign(origin="JFK"), rows["label"])
+estimator = EstimatorSpec(path=SPEC.estimator.path, params={"max_iter": 3})
+trees = estimator.build(SPEC.seed).fit(inputs.assign(origin="JFK"), rows["label"])
 linear = logistic().fit(inputs, rows["label"])
 print(artifact_digest(dump_model(linear)), artifact_digest(dump_model(trees, SPEC.trusted_types)))
 """

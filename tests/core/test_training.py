@@ -48,7 +48,7 @@ def test_one_class_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_no_examples_are_an_error_too() -> None:
-    with pytest.raises(ValueError, match="0 training examples of m"):
+    with pytest.raises(ValueError, match="nothing to train m on: all 100 matured examples"):
         train(SPEC, examples().iloc[:0], examples(100, 4))
 
 
@@ -85,3 +85,12 @@ def test_nothing_to_predict_gives_nothing() -> None:
 def test_an_estimator_that_cannot_be_imported_is_named() -> None:
     with pytest.raises(ValueError, match="'nowhere.Model' cannot be imported.*expected 'package.module.Class'"):
         train(SPEC, examples(), examples(100, 4), EstimatorSpec(path="nowhere.Model"))
+
+
+def test_the_seed_reaches_every_step_of_a_pipeline_and_leaves_what_was_given() -> None:
+    forest = "sklearn.ensemble.RandomForestClassifier"
+    assert EstimatorSpec(path=forest).build(5).random_state == 5
+    assert EstimatorSpec(path=forest, params={"random_state": 3}).build(5).random_state == 3
+    assert EstimatorSpec(path=forest).build().random_state is None
+    trees = EstimatorSpec(path="ct_assets.defs.models.flight_delay.estimator.boosted_trees").build(5)
+    assert trees.get_params()["trees__random_state"] == 5

@@ -5,6 +5,8 @@ that moment, both ends included. Looking it up as of a prediction therefore give
 known by then.
 """
 
+import pandas as pd
+
 from ct_assets.defs.sources.contracts import FLIGHT_OUTCOMES, FLIGHTS, OWNER, PLANES, WEATHER
 from ct_assets.lib.features import FeatureSet, FeatureSql
 
@@ -38,11 +40,14 @@ def delays(
         f"RANGE BETWEEN INTERVAL {DURATIONS[w]} PRECEDING AND CURRENT ROW)"
         for w in windows
     )
+    longest = max(windows, key=lambda w: pd.Timedelta(DURATIONS[w]))
     sql = f"""
 WITH moments AS (
   SELECT {expression or key} AS {key}, known_at, count(*) AS n, sum(delay) AS total,
     count(*) FILTER (delay > {LATE_MINUTES}) AS late, max_by(delay, flight_id) AS latest
-  FROM flight_outcomes WHERE kind = '{kind}' AND {expression or key} IS NOT NULL GROUP BY ALL
+  FROM flight_outcomes
+  WHERE kind = '{kind}' AND {expression or key} IS NOT NULL AND known_at >= $start - INTERVAL {DURATIONS[longest]}
+  GROUP BY ALL
 )
 SELECT {key}, known_at AS event_timestamp, known_at AS created,
   {features}

@@ -10,4 +10,4 @@ from ct_assets.lib.model import build_model
 @dg.definitions
 def flight_delay() -> dg.Definitions:
     """Everything the platform does for `flight_delay`."""
-    return build_model(SPEC, [view for features in FEATURE_SETS for view in features.views])
+    return build_model(SPEC, FEATURE_SETS)

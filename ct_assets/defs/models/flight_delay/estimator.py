@@ -26,5 +26,5 @@ def boosted_trees(**params: Any) -> Any:
 
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan)
     columns = ColumnTransformer([("categories", encoder, CATEGORIES)], remainder="passthrough")
-    trees = HistGradientBoostingClassifier(early_stopping=False, random_state=7, **params)
+    trees = HistGradientBoostingClassifier(early_stopping=False, **params)
     return Pipeline([("columns", columns), ("trees", trees)])

@@ -54,7 +54,13 @@ SELECT flight_id, CAST(delay > 15 AS TINYINT) AS label, known_at FROM flight_out
     slices=("carrier", "origin"),
     estimator=EstimatorSpec(
         path="ct_assets.defs.models.flight_delay.estimator.boosted_trees",
-        params={"max_iter": 80, "learning_rate": 0.1, "max_leaf_nodes": 31, "min_samples_leaf": 100},
+        params={
+            "max_iter": 50,
+            "learning_rate": 0.15,
+            "max_leaf_nodes": 31,
+            "min_samples_leaf": 100,
+            "max_bins": 63,
+        },
     ),
     seed=7,
     trusted_types=("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",),

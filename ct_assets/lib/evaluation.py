@@ -1,0 +1,180 @@
+"""Judging a challenger: the gate, its verdict and the report."""
+
+import base64
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from ct_assets.core.drift import DriftReport
+from ct_assets.core.gate import Bindings, TestData, validate_new_model
+from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
+from ct_assets.core.spec import ModelSpec
+from ct_assets.core.training import predict
+from ct_assets.core.verdict import CHECK_NAMES, Verdict
+from ct_assets.lake.examples import INSTANT, partition_of
+from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.releases import load_artifact
+from ct_assets.lake.training_set import load_training_set, read_examples
+from ct_assets.lib.conditions import on_new_input
+from ct_assets.lib.model_data import common, model_key, read_report, releases_of
+from ct_assets.lib.provenance import code_version
+from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
+
+
+def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
+    """`evaluation`: the gate's checks, yielded with the verdict they are made of, and its report."""
+    key = model_key(spec, "evaluation")
+
+    @dg.asset(
+        **common(spec, "evaluation", {"scikitlearn", "html"}),
+        deps=[model_key(spec, "challenger")],
+        description="Challenger and champion on the newest labels, not trained on: the gate and its report.",
+        automation_condition=on_new_input(),
+        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in CHECK_NAMES],
+    )
+    def evaluation(lake: LakeResource, registry: RegistryResource) -> dg.MaterializeResult:
+        challenger = registry.get(spec.name, CHALLENGER)
+        if challenger is None:
+            raise ValueError(f"{spec.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
+        verdict, images, report = judge(lake, spec, challenger)
+        registry.note(
+            challenger, _figures(verdict, spec.metrics), {"verdict": verdict.digest, "passed": str(verdict.passed)}
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "version": challenger.version,
+                "verdict": "passed" if verdict.passed else "rejected",
+                "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons()) or "none"),
+                "report": dg.MetadataValue.url(report),
+                **{name: dg.MetadataValue.md(_image(name, png)) for name, png in images.items()},
+                **_figures(verdict, spec.metrics),
+            },
+            check_results=[_check_result(verdict, name) for name in CHECK_NAMES],
+        )
+
+    return evaluation
+
+
+def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Verdict, dict[str, bytes], str]:
+    """Judge a challenger, keep verdict and report, and record the outcome.
+
+    Returns:
+        The verdict, the report's plots as PNG, and the report's address.
+    """
+    # Plotting takes seconds to import.
+    from ct_assets.lib.report import ReportData, permutation_importance, plots, render
+
+    releases = releases_of(lake, spec)
+    snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
+    holdout = read_examples(lake.lake(), snapshot, "holdout")
+    as_of = pd.Timestamp(snapshot.as_of)
+    champion = releases.champion_at(as_of)
+    if champion and champion.version == challenger.version:
+        # Judged again after its promotion, it meets the one that it met then.
+        champion = releases.champion_at(as_of - INSTANT)
+    model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
+    reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
+    verdict = validate_new_model(
+        model,
+        reigning,
+        TestData(holdout[spec.columns], holdout["label"], holdout[list(spec.slices)] if spec.slices else None),
+        spec.gate,
+        bindings=Bindings(
+            model={"name": spec.name, "version": challenger.version},
+            artifact_digest=challenger.tags["artifact_digest"],
+            champion_digest=champion.artifact_digest if champion else None,
+            feature_versions=snapshot.feature_versions,
+            training_set_digest=snapshot.digest,
+            as_of=snapshot.as_of,
+        ),
+        window=(holdout["event_timestamp"].min(), holdout["event_timestamp"].max()) if len(holdout) else None,
+        artifact_mb=Path(challenger.artifact).stat().st_size / 1e6,
+    )
+    releases.save_verdict(verdict)
+    _record_verdict(lake, spec, challenger.version, verdict, as_of)
+    data = ReportData(
+        spec=spec,
+        version=challenger.version,
+        champion_version=champion.version if champion else None,
+        verdict=verdict,
+        label=holdout["label"],
+        challenger=predict(spec, model.model, holdout),
+        champion=predict(spec, reigning.model, holdout) if reigning else None,
+        importance=permutation_importance(spec, model.model, holdout, holdout["label"], spec.gate.metric),
+        drift=_drift_then(lake, spec, as_of),
+        facts={k: str(v) for k, v in asdict(snapshot).items()} | {"code_version": code_version()},
+        triggers=_triggers(lake, spec, challenger.version, as_of),
+    )
+    images = plots(data)
+    name = f"{spec.name}/{challenger.version}.html"
+    write_atomically(lake.path / "reports" / name, render(data, images).encode())
+    return verdict, images, f"{lake.report_url}/reports/{name}"
+
+
+class _Scorer:
+    """A model behind its input conversion, so that the gate times what serving does."""
+
+    def __init__(self, spec: ModelSpec, model: Any) -> None:
+        self.spec = spec
+        self.model = model
+
+    def predict_proba(self, features: pd.DataFrame, /) -> Any:
+        return predict(self.spec, self.model, features).to_numpy()
+
+
+def _record_verdict(lake: LakeResource, spec: ModelSpec, version: str, verdict: Verdict, as_of: pd.Timestamp) -> None:
+    content = {
+        "version": version,
+        "verdict": verdict.digest,
+        "passed": verdict.passed,
+        "reasons": verdict.reasons(),
+        "metrics": verdict.metrics,
+    }
+    lake.ledger().append(VERDICT, spec.name, as_of, content, key=f"verdict/{spec.name}/{version}/{verdict.digest}")
+
+
+def _triggers(lake: LakeResource, spec: ModelSpec, version: str, as_of: pd.Timestamp) -> dict[str, str]:
+    ledger = lake.ledger()
+    trained = [r for r in ledger.records(TRAINING, spec.name) if r.evidence["version"] == version]
+    decided = [r for r in ledger.records(RETRAIN, spec.name) if pd.Timestamp(r.as_of) == as_of]
+    if not decided or (trained and trained[-1].evidence["by_hand"]):
+        return {"manual": "trained by hand"}
+    decision = decided[-1].evidence["decision"]
+    return {name: decision["reasons"][name] for name in decision["triggers"]}
+
+
+def _drift_then(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> DriftReport | None:
+    """What the decision of that moment saw; None while there was no champion."""
+    found = read_report(lake.lake(), spec, "drift", partition_of(as_of - INSTANT))
+    return DriftReport.model_validate(found) if found else None
+
+
+def _check_result(verdict: Verdict, name: str) -> dg.AssetCheckResult:
+    check = next(c for c in verdict.checks if c.name == name)
+    figures = {"value": check.value, "limit": check.limit}
+    return dg.AssetCheckResult(
+        check_name=name,
+        # A warning is shown in the report; in the gate every check that is not an ERROR counts as passed.
+        passed=check.passed or check.severity == "WARN",
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=check.detail,
+        metadata={k: v for k, v in figures.items() if v is not None},
+    )
+
+
+def _figures(verdict: Verdict, wanted: Collection[str]) -> dict[str, float]:
+    return {
+        f"{side}_{name}": value
+        for side, metrics in verdict.metrics.items()
+        for name, value in metrics.items()
+        if value is not None and name in wanted
+    }
+
+
+def _image(name: str, png: bytes) -> str:
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
