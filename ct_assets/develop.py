@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ct_assets.lib.instance import write_dagster_home
 from ct_assets.lib.provenance import CHECKOUT
 
 
@@ -29,7 +30,12 @@ def develop(home: Path, port: int, serve_port: int, every: float, console: Conso
     }
     if every > 0:
         commands["feeder"] = [*ct, "feed", "--days", "366", "--every", str(every)]
-    environment = {**os.environ, "CT_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "CT_HOME": str(home),
+        "DAGSTER_HOME": str(write_dagster_home(home)),
+        "PYTHONWARNINGS": "ignore",
+    }
     running = {
         name: subprocess.Popen(command, cwd=CHECKOUT, env=environment, start_new_session=True)
         for name, command in commands.items()

@@ -1,78 +1,101 @@
 """What actually served against two models that did not: one trained once, one retrained every month."""
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.replay import monthly_metrics, replay_schedule
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.training import PREDICTION
-from ct_assets.demo.driving import quiet
+from ct_assets.core.training import PREDICTION, limited
+from ct_assets.demo.driving import be_a_child
 
 METRICS = ("auc", "logloss")
 FIRST_MONTHS = 3
 """The static model is trained once, on this many months."""
 
 
-def compare(home: Path, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> dict[str, dict[str, Any]]:
-    """Measure what served, a static model and a monthly one on the same events.
+class Comparison:
+    """Measures what served, a static model and a monthly one on the same events.
+
+    A month can be worked off as soon as the loop has scored it, which uses a core that has nothing else to do.
 
     Args:
         home: `$CT_HOME`.
         spec: The model.
         start: First day of history.
         end: End of history.
-
-    Returns:
-        For each metric: `served` and `static` as the mean over months, `monthly` by month for the monthly model, and
-        `served_monthly`, `static_monthly` by month. Empty before the first training moment.
     """
-    moments = [m for m in pd.date_range(start, end, freq="MS", tz="UTC")[FIRST_MONTHS:] if m < end]
-    if not moments:
-        return {metric: {} for metric in METRICS}
-    # The first month's model is the static one; it goes on to the end, and the others to the next month.
-    ends = [end, *moments[2:], end][: len(moments)]
-    order = sorted(range(len(moments)), key=lambda i: -i)
-    with ProcessPoolExecutor(2, get_context("spawn"), _open_worker, (home, spec, end)) as pool:
-        # The longest trainings come first, so that both cores finish together.
-        futures = {i: pool.submit(_replay, moments[i], ends[i]) for i in order}
-        parts = [futures[i].result() for i in range(len(moments))]
-    static, second = parts[0], moments[1] if len(moments) > 1 else end
-    monthly = pd.concat([static[static["event_timestamp"] < second], *parts[1:]])
-    rows = _labelled(home, spec, end)
-    served = rows[(rows["event_timestamp"] >= moments[0]) & rows[PREDICTION].notna()]
-    arms = {
-        "served": _by_month(served),
-        "static": _by_month(static),
-        "monthly": _by_month(monthly),
-    }
-    return {metric: _figures(arms, metric) for metric in METRICS}
+
+    def __init__(self, home: Path, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> None:
+        self.home = home
+        self.spec = spec
+        self.end = end
+        moments = [m for m in pd.date_range(start, end, freq="MS", tz="UTC")[FIRST_MONTHS:] if m < end]
+        # The first month's model is the static one; it goes on to the end, and the others to the next month.
+        self._todo = list(zip(moments, [end, *moments[2:], end], strict=False))
+        self._parts: dict[pd.Timestamp, Future[pd.DataFrame]] = {}
+        self._pool = ProcessPoolExecutor(2, get_context("spawn"), be_a_child)
+
+    def advance(self, scored: pd.Timestamp) -> None:
+        """Work on one month, the one with the most to learn from, if none is in work and one was scored to its end.
+
+        Args:
+            scored: All events before this moment have been scored.
+        """
+        ready = [month for month in self._todo if month[1] <= scored]
+        if ready and all(part.done() for part in self._parts.values()):
+            self._todo.remove(ready[-1])
+            self._submit(*ready[-1])
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Work off what is left.
+
+        Returns:
+            For each metric: `served`, `static` and `monthly_mean` as the mean over months, and `served_monthly`,
+            `static_monthly` and `monthly` by month. Empty before the first training moment.
+        """
+        while self._todo:
+            self._submit(*self._todo.pop())
+        parts = [self._parts[moment].result() for moment in sorted(self._parts)]
+        self._pool.shutdown()
+        if not parts:
+            return {metric: {} for metric in METRICS}
+        first, *later = sorted(self._parts)
+        second = later[0] if later else self.end
+        served = _labelled_events(self.home, self.spec, self.end).set_index(self.spec.events.id_column)
+        arms = {
+            "served": served.loc[(served["event_timestamp"] >= first) & served[PREDICTION].notna()],
+            "static": parts[0],
+            "monthly": pd.concat([parts[0][parts[0]["event_timestamp"] < second], *parts[1:]]),
+        }
+        # A label that was not known when its month was predicted is by now.
+        known = served.loc[served["label"].notna(), "label"]
+        months = {
+            arm: monthly_metrics(
+                rows.drop(columns="label").join(known, how="inner"),
+                time_column="event_timestamp",
+                label_column="label",
+            )
+            for arm, rows in arms.items()
+        }
+        return {metric: _figures(months, metric) for metric in METRICS}
+
+    def _submit(self, moment: pd.Timestamp, until: pd.Timestamp) -> None:
+        self._parts[moment] = self._pool.submit(_replay, self.home, self.spec, moment, until)
 
 
-_worker: dict[str, Any] = {}
-
-
-def _open_worker(home: Path, spec: ModelSpec, end: pd.Timestamp) -> None:
-    """Read the rows once a process; sending them along with each task would cost more than the reading."""
-    quiet()
-    _worker.update(spec=spec, rows=_labelled(home, spec, end))
-
-
-def _replay(moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
-    spec: ModelSpec = _worker["spec"]
-
+def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
     def fit(features: pd.DataFrame, labels: pd.Series) -> Any:
-        return spec.estimator.build().fit(model_inputs(spec, features), labels.to_numpy())
+        return spec.estimator.build(spec.seed).fit(model_inputs(spec, features), labels.to_numpy())
 
-    with threadpool_limits(spec.threads):
+    with limited(spec.threads):
         return replay_schedule(
-            _worker["rows"],
+            _labelled_events(home, spec, until).set_index(spec.events.id_column),
             time_column="event_timestamp",
             known_column="known_at",
             label_column="label",
@@ -83,19 +106,16 @@ def _replay(moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
         )
 
 
-def _labelled(home: Path, spec: ModelSpec, end: pd.Timestamp) -> pd.DataFrame:
+def _labelled_events(home: Path, spec: ModelSpec, until: pd.Timestamp) -> pd.DataFrame:
+    """Every scored event before `until` with its features, score and, where it is known by then, its label."""
     from ct_assets.lake.lake import Lake, Window
 
     id_column, scored, outcomes = spec.events.id_column, f"{spec.name}/scored", f"{spec.name}/performance"
     sql = f"""
-SELECT s.* EXCLUDE (known_at), p.label, p.known_at FROM "{scored}" s JOIN "{outcomes}" p USING ({id_column})
-ORDER BY s.event_timestamp, {id_column}
+SELECT s.* EXCLUDE (known_at), p.label, p.known_at FROM "{scored}" s LEFT JOIN "{outcomes}" p USING ({id_column})
+WHERE s.event_timestamp < $until ORDER BY s.event_timestamp, {id_column}
 """
-    return Lake(home).query(sql, {scored: Window(), outcomes: Window()}, end).to_pandas()
-
-
-def _by_month(predictions: pd.DataFrame) -> pd.DataFrame:
-    return monthly_metrics(predictions, time_column="event_timestamp", label_column="label")
+    return Lake(home).query(sql, {scored: Window(), outcomes: Window()}, until, {"until": until}).to_pandas()
 
 
 def _figures(arms: dict[str, pd.DataFrame], metric: str) -> dict[str, Any]:

@@ -5,18 +5,15 @@ moment of event time.
 """
 
 import json
+import os
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any
 
 from ct_assets.lake.paths import write_atomically
-
-AHEAD_DAYS = 30
-"""How many days the data may be ahead of the models: enough to use the time in which a model is trained."""
 
 
 @dataclass
@@ -36,7 +33,7 @@ class DayDone:
     error: str = ""
 
 
-def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDone]", ahead: Semaphore) -> None:
+def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDone]") -> None:
     """Feed day after day and let the data sensors take it in; the entry point of the child process.
 
     Args:
@@ -44,18 +41,21 @@ def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDon
         days: UTC days to feed.
         faults: Whether the upstream system makes its planted mistakes.
         done: Takes one report a day.
-        ahead: Acquired for each day, so that data does not run too far ahead.
     """
-    from ct_assets.demo.driving import quiet
+    from ct_assets.demo.driving import be_a_child
 
-    quiet()
+    be_a_child()
     try:
-        _run(Path(home), days, faults, done, ahead)
+        _run(Path(home), days, faults, done)
     except Exception:
         done.put(DayDone("", error=traceback.format_exc()))
+    done.close()
+    done.join_thread()
+    # Threads of Dagster's would hold the process for good.
+    os._exit(0)
 
 
-def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]", ahead: Semaphore) -> None:
+def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]") -> None:
     from ct_assets.demo.driving import DATA_SENSORS, load_driver, settle_memory
     from ct_assets.feeds import feed_wave
     from ct_assets.feeds.faults import deliveries
@@ -74,8 +74,7 @@ def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]", ahea
     settle_memory()
     driver.settle()
     for day in days:
-        ahead.acquire()
-        report = DayDone(day)
+        report.day = day
         for wave in deliveries(feed, date.fromisoformat(day), faults):
             feed_wave(wave, str(home))
             driver.settle()
@@ -83,4 +82,5 @@ def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]", ahea
         write_atomically(home / "demo" / "data_plane.json", json.dumps({"day": day}).encode())
         report.seconds |= {f"data_{stage}": seconds for stage, seconds in driver.seconds.items()}
         driver.seconds.clear()
-        done.put(DayDone(**asdict(report)))
+        done.put(report)
+        report = DayDone("")

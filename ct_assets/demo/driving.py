@@ -3,11 +3,13 @@
 import atexit
 import gc
 import logging
+import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ct_assets.lib.driver import Driver, Run
@@ -25,10 +27,24 @@ def quiet() -> None:
     os.environ.setdefault("FEAST_USAGE", "False")
 
 
+def be_a_child() -> None:
+    """Prepare a process that works for the demo: quiet, and gone when the demo is, even if that was killed."""
+    quiet()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def load_driver(home: Path, name: str, sensors: Collection[str], on_run: "Callable[[Run], None]") -> "Driver":
     """A driver for some of the sensors, with its cursors under `home`, apart from those of the other half."""
     from ct_assets.definitions import defs
-    from ct_assets.lib.driver import Driver, open_instance
+    from ct_assets.lib.driver import Driver
+    from ct_assets.lib.instance import open_instance
 
     return Driver(defs(), open_instance(home), home / "demo" / f"cursors-{name}", on_run, sensors)
 

@@ -1,9 +1,13 @@
 """The demo's main loop: the models' half, the progress display, and what comes of it."""
 
+import fcntl
 import json
 import os
+import queue
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,11 +15,14 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ct_assets.demo.data_plane import AHEAD_DAYS, DayDone, run_data_plane
+from ct_assets.core.ledger import PROMOTION, RETRAIN, VERDICT
+from ct_assets.demo.data_plane import DayDone, run_data_plane
 from ct_assets.demo.driving import load_driver, quiet, settle_memory
 from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.releases import Releases
 
 FIRST_DAY = pd.Timestamp("2013-01-01", tz="UTC")
 SABOTAGE_FROM = pd.Timestamp("2013-02-01", tz="UTC")
@@ -42,13 +49,33 @@ def run_demo(home: Path, days: int, console: Console, faults: bool = True) -> di
     # Resources and the data half's process find their home by it.
     os.environ["CT_HOME"] = str(home)
     calendar = [(FIRST_DAY + timedelta(days=n)).date().isoformat() for n in range(days)]
-    progress = _read(home / "demo" / "progress.json")
-    loop = Loop(home, calendar, faults, console)
-    loop.seconds.update(progress.get("seconds", {}))
-    loop.run(progress.get("day", ""))
-    if (finished := _read(home / "demo" / "summary.json")) and finished["days"] == days:
-        return finished
-    return _conclude(home, loop, FIRST_DAY + timedelta(days=days), started)
+    with _alone(home):
+        progress, finished = _read(home / "demo" / "progress.json"), _read(home / "demo" / "summary.json")
+        reached = progress.get("day", "")
+        if finished.get("until", "") >= calendar[-1]:
+            if finished["until"] > calendar[-1]:
+                console.print(f"{home} has been taken to {finished['until']} before; this is what came of that.")
+            return finished
+        if reached > calendar[-1]:
+            raise ValueError(
+                f"{home} has come to {reached}, which is beyond {days} days; ask for more days, or use another CT_HOME"
+            )
+        loop = Loop(home, calendar, faults, console)
+        loop.seconds.update(progress.get("seconds", {}))
+        loop.run(reached)
+        return _conclude(loop, started)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Two demos on one home would decide over each other; the lock goes with the process, also when it is killed."""
+    (home / "demo").mkdir(parents=True, exist_ok=True)
+    with (home / "demo" / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"a demo is running on {home}; wait for it, or use another CT_HOME") from None
+        yield
 
 
 class Loop:
@@ -63,12 +90,14 @@ class Loop:
 
     def __init__(self, home: Path, calendar: list[str], faults: bool, console: Console) -> None:
         from ct_assets.defs.models.flight_delay.spec import SPEC
+        from ct_assets.demo.compare import Comparison
 
         self.home = home
         self.calendar = calendar
         self.faults = faults
         self.console = console
         self.spec = SPEC
+        self.comparison = Comparison(home, SPEC, FIRST_DAY, FIRST_DAY + timedelta(days=len(calendar)))
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, last: str) -> None:
@@ -78,23 +107,21 @@ class Loop:
         if not todo:
             return
         context = get_context("spawn")
-        done, ahead = context.Queue(), context.Semaphore(AHEAD_DAYS)
+        done = context.Queue()
         feeding = [day for day in self.calendar if day > data_done]
-        child = context.Process(
-            target=run_data_plane, args=(str(self.home), feeding, self.faults, done, ahead), daemon=True
-        )
+        child = context.Process(target=run_data_plane, args=(str(self.home), feeding, self.faults, done), daemon=True)
         child.start()
         self._driver = load_driver(self.home, "models", [f"{self.spec.name}_automation"], self._on_run)
-        self._driver.settle()
+        _warm_up(self.home)
         settle_memory()
         try:
-            self._days(todo, data_done, done, ahead)
+            self._days(todo, data_done, done, child)
         finally:
             # Dagster puts a handler in the way of a polite end; the data half stands a kill at any moment.
             child.kill()
             child.join()
 
-    def _days(self, todo: list[str], data_done: str, done: Any, ahead: Any) -> None:
+    def _days(self, todo: list[str], data_done: str, done: Any, child: Any) -> None:
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -104,30 +131,34 @@ class Loop:
         ) as bar:
             task = bar.add_task("arrival days", total=len(self.calendar), completed=len(self.calendar) - len(todo))
             for day in todo:
-                if day > data_done:
-                    self._note(_next(done))
-                    ahead.release()
-                self._driver.look_again()
-                self._driver.settle()
+                while data_done < day or not done.empty():
+                    data_done = self._note(_next(done, child))
+                if not self._driver.owes(day):
+                    self._driver.look_again()
+                self._driver.settle(until=day)
                 bar.update(task, advance=1, description=f"{day}, champion {self._champion()}")
                 if day == todo[-1] or pd.Timestamp(day).dayofyear % SAVE_EVERY_DAYS == 0:
                     self._save(day)
+                if not child.is_alive():
+                    # The data half's core is free.
+                    self.comparison.advance(pd.Timestamp(day, tz="UTC") + timedelta(days=1))
 
     def _champion(self) -> str:
         from ct_assets.resources.lake import open_ledger
 
-        records = [
-            r for kind in ("promotion", "rollback") if (r := open_ledger(self.home).latest(kind, self.spec.name))
-        ]
-        return f"v{max(records, key=lambda r: r.seq).evidence['version']}" if records else "none yet"
+        moves = Releases(self.home, self.spec.name, open_ledger(self.home)).moves()
+        return f"v{moves[-1]['version']}" if moves else "none yet"
 
-    def _note(self, report: DayDone) -> None:
+    def _note(self, report: DayDone) -> str:
         if report.error:
             raise RuntimeError(f"the data half of the demo stopped:\n{report.error}")
         for stage, seconds in report.seconds.items():
             self.seconds[stage] += seconds
         for failure in report.failed:
-            self.console.print(f"  [yellow]{failure['partition']}[/]: a batch was stopped; see `ct status`")
+            stopped = any("blocking" in error for error in failure["errors"])
+            what = "a batch was stopped; see `ct status`" if stopped else escape("; ".join(failure["errors"]))
+            self.console.print(f"  [yellow]{failure['partition'] or 'a reference table'}[/]: {what}")
+        return report.day
 
     def _on_run(self, run: Any) -> None:
         names = {key.path[-1] for key in run.assets}
@@ -135,7 +166,7 @@ class Loop:
         self.seconds[stage] += run.seconds
         if not run.success:
             raise RuntimeError(f"{', '.join(sorted(names))} of {run.partition} failed: {'; '.join(run.errors)}")
-        if run.sensor != "manual" and stage == "train_and_judge":
+        if run.sensor is not None and stage == "train_and_judge":
             self._tell()
         elif stage == "promote":
             self._sabotage()
@@ -143,7 +174,7 @@ class Loop:
     def _tell(self) -> None:
         from ct_assets.resources.lake import open_ledger
 
-        retrain, verdict = (open_ledger(self.home).latest(kind, self.spec.name) for kind in ("retrain", "verdict"))
+        retrain, verdict = (open_ledger(self.home).latest(kind, self.spec.name) for kind in (RETRAIN, VERDICT))
         if retrain and verdict:
             outcome = "[green]passed[/]" if verdict.evidence["passed"] else "[red]rejected[/]"
             triggers = ", ".join(retrain.evidence["decision"]["triggers"])
@@ -155,7 +186,7 @@ class Loop:
         """Train once on shuffled labels, as a person would from the launchpad."""
         from ct_assets.resources.lake import open_ledger
 
-        promotions = open_ledger(self.home).records("promotion", self.spec.name)
+        promotions = open_ledger(self.home).records(PROMOTION, self.spec.name)
         late = [r for r in promotions if pd.Timestamp(r.as_of) >= SABOTAGE_FROM]
         # A demo that goes on after a kill may promote the same challenger again, and is to plant this once.
         if not late or promotions[-1] != late[0]:
@@ -183,26 +214,49 @@ class Loop:
         write_atomically(self.home / "demo" / "progress.json", json.dumps(progress).encode())
 
 
-def _conclude(home: Path, loop: Loop, end: pd.Timestamp, started: float) -> dict[str, Any]:
+def _conclude(loop: Loop, started: float) -> dict[str, Any]:
     from ct_assets.defs.sources.contracts import SOURCES
-    from ct_assets.demo.compare import compare
     from ct_assets.lake.summary import summarize
     from ct_assets.resources.lake import open_ledger
 
     begun = time.perf_counter()
     with loop.console.status("comparing with a model trained once and one retrained monthly"):
-        figures = compare(home, loop.spec, FIRST_DAY, end)
+        figures = loop.comparison.finish()
     loop.seconds["compare"] += time.perf_counter() - begun
     loop.seconds["total"] += time.perf_counter() - started
+    home = loop.home
     summary = summarize(home, open_ledger(home), [s.name for s in SOURCES], loop.spec.name)
-    summary |= figures | {"seconds": {k: round(v, 2) for k, v in sorted(loop.seconds.items())}}
+    summary |= (
+        figures | {"until": loop.calendar[-1]} | {"seconds": {k: round(v, 2) for k, v in sorted(loop.seconds.items())}}
+    )
     write_atomically(home / "demo" / "summary.json", json.dumps(summary, indent=2).encode())
     return summary
 
 
-def _next(done: Any) -> DayDone:
-    report: DayDone = done.get(timeout=600)
-    return report
+def _warm_up(home: Path) -> None:
+    """Load what the first training needs while the data half takes in its first day."""
+    import skops.io  # noqa: F401
+    from sklearn import ensemble  # noqa: F401
+
+    from ct_assets.lib import report  # noqa: F401
+    from ct_assets.resources.feast import feature_store
+    from ct_assets.resources.lake import LakeResource
+    from ct_assets.resources.registry import RegistryResource
+
+    RegistryResource(lake=LakeResource(home=str(home))).client()
+    feature_store(home)
+
+
+def _next(done: Any, child: Any) -> DayDone:
+    while True:
+        alive = child.is_alive()
+        try:
+            report: DayDone = done.get(timeout=1)
+        except queue.Empty:
+            if not alive:
+                raise RuntimeError("the data half of the demo was killed; start the demo again to go on") from None
+        else:
+            return report
 
 
 def _key(model: str, name: str) -> Any:

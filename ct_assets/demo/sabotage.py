@@ -14,11 +14,11 @@ class ShuffledLabels:
     Args:
         path: Import path of the estimator.
         params: Its keyword arguments.
-        seed: Of the shuffling.
+        seed: Of the shuffling and the estimator.
     """
 
     def __init__(self, path: str, params: dict[str, Any], seed: int = 0) -> None:
-        self.estimator = EstimatorSpec(path=path, params=params).build()
+        self.estimator = EstimatorSpec(path=path, params=params).build(seed)
         self.seed = seed
 
     def fit(self, features: pd.DataFrame, labels: Any) -> Any:

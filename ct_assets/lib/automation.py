@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+SENSOR_TAG = "dagster/sensor_name"
+"""Dagster's tag of runs that a sensor asked for; a run without it was started by a person."""
 LANE = "ct/lane"
 """Tag of runs that go one after the other; `dagster.yaml` limits each of its values to one run at a time.
 

@@ -4,30 +4,33 @@ The demo, the tests and the benchmarks use it to move event time faster than the
 decided by the definitions alone.
 """
 
+import asyncio
 import dataclasses
 import json
 import time
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-import yaml
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._core.definitions.declarative_automation.operands import WillBeRequestedCondition
 from dagster._core.definitions.job_definition import JobDefinition
-from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
 from ct_assets.lake.paths import write_atomically
+from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.liveness import Liveness
-from ct_assets.lib.provenance import CHECKOUT
 
-INTERRUPTED = "interrupted.json"
-"""File of the state folder that names what killed processes were making and nobody has made since."""
+OWED = "owed.json"
+"""File of the state folder that names what was asked for and not made: it waits, or a killed process was making it."""
+
+MAX_LOOKS = 200
+"""How often in a row one settling looks at what changes all the time, such as a file that is being written."""
 
 MAX_REQUESTS = 20
 """How often one settling may ask for the same assets and partition."""
@@ -47,7 +50,7 @@ class Run:
     """One run that was requested and executed.
 
     Attributes:
-        sensor: The automation sensor that requested it.
+        sensor: The automation sensor that requested it; None for a run by hand.
         assets: What it materialized.
         partition: Its partition; None when unpartitioned.
         success: Whether it succeeded.
@@ -55,30 +58,12 @@ class Run:
         errors: What failed, one message a step.
     """
 
-    sensor: str
+    sensor: str | None
     assets: tuple[dg.AssetKey, ...]
     partition: str | None
     success: bool
     seconds: float
     errors: tuple[str, ...] = ()
-
-
-def open_instance(home: Path) -> dg.DagsterInstance:
-    """The Dagster instance that the checkout's `dagster.yaml` describes, with its storage under `home`.
-
-    Standard output is not captured: that forks four processes a run, which costs more than a small run does.
-    """
-    config = yaml.safe_load((CHECKOUT / "dagster.yaml").read_text())
-    storage = {
-        name: section | {"config": {"base_dir": str(home / "dagster")}}
-        for name, section in config.items()
-        if name.endswith("_storage")
-    }
-    quiet = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
-    (home / "dagster").mkdir(parents=True, exist_ok=True)
-    return dg.DagsterInstance.from_ref(
-        InstanceRef.from_dir(str(CHECKOUT), overrides={**storage, "compute_logs": quiet})
-    )
 
 
 class Driver:
@@ -106,6 +91,8 @@ class Driver:
         self.state = state
         self.on_run = on_run
         self.seconds: dict[str, float] = defaultdict(float)
+        self._loop = asyncio.new_event_loop()
+        weakref.finalize(self, self._loop.close)
         repository = defs.get_repository_def()
         self._graph: AssetGraph = repository.asset_graph
         self._job = defs.resolve_implicit_global_asset_job_def()
@@ -127,39 +114,44 @@ class Driver:
         self._dirty: set[dg.AssetKey] = {key for keys in self._targets.values() for key in keys}
         self._load()
         self._liveness = Liveness(state)
-        # Noted before the runs are reported as failed: this process may die too before it has made up for them.
-        self._interrupted = [*self._noted(), *self._requests_of(self._liveness.orphans(instance))]
-        self._note_interrupted()
+        # A run can die between an asset and its check, and then no condition would ask for what comes after. Noted
+        # before the runs are reported as failed: this process may die too before it has made up for them.
+        self._owed = [*self._noted(), *self._requests_of(self._liveness.orphans(instance))]
+        self._note_owed()
         self._liveness.fail_orphans(instance)
 
-    def settle(self) -> list[Run]:
+    def settle(self, until: str | None = None) -> list[Run]:
         """Tick everything until nothing is requested; return the runs in the order of their execution.
 
         A backlog is worked off day by day: what a day brings about, such as a training, comes before the next day.
+
+        Args:
+            until: Last partition to execute; what is asked for later ones is owed. All when None.
 
         Raises:
             RuntimeError: The same assets are requested without end.
         """
         runs: list[Run] = []
-        # A run can die between an asset and its check, and then no condition would ask for what comes after.
-        pending = sorted(self._interrupted, key=lambda request: request.partition or "")
         asked: Counter[Request] = Counter()
+        looks = 0
         while True:
             news = self._report()
+            looks = looks + 1 if news else 0
             requested = self._tick()
             asked.update(requested)
-            pending = sorted([*pending, *requested], key=lambda request: request.partition or "")
-            if pending:
-                runs.append(self.execute(pending[0].assets, pending[0].partition, pending[0].sensor))
-                del pending[0]
-            elif not news:
-                if self._interrupted:
-                    self._interrupted = []
-                    self._note_interrupted()
+            self._owed = sorted(dict.fromkeys([*self._owed, *requested]), key=lambda request: request.partition or "")
+            if self._owed and (until is None or (self._owed[0].partition or "") <= until):
+                runs.append(self.execute(self._owed[0].assets, self._owed[0].partition, self._owed[0].sensor))
+                del self._owed[0]
+            elif not news or looks > MAX_LOOKS:
                 return runs
             if asked and max(asked.values()) > MAX_REQUESTS:
                 names = ", ".join(key.to_user_string() for key in asked.most_common(1)[0][0].assets)
                 raise RuntimeError(f"automation asks without end for {names}: a condition is a status and not an event")
+
+    def owes(self, partition: str) -> bool:
+        """Whether something was asked for `partition` and waits for its turn."""
+        return any(request.partition == partition for request in self._owed)
 
     def look_again(self) -> None:
         """Consider at the next tick what depends on other sensors' assets: another process may have made some."""
@@ -167,7 +159,11 @@ class Driver:
             self._touch({parent for key in keys for parent in self._graph.get(key).parent_keys if parent not in keys})
 
     def execute(
-        self, keys: Iterable[dg.AssetKey], partition: str | None, sensor: str = "manual", run_config: dict | None = None
+        self,
+        keys: Iterable[dg.AssetKey],
+        partition: str | None,
+        sensor: str | None = None,
+        run_config: dict | None = None,
     ) -> Run:
         """Execute one run now, as a person would by 'Materialize'."""
         started = time.perf_counter()
@@ -180,7 +176,7 @@ class Driver:
             partition_key=partition,
             raise_on_error=False,
             run_config=run_config,
-            tags=self._liveness.tags | ({"dagster/sensor_name": sensor} if sensor != "manual" else {}),
+            tags=self._liveness.tags | ({SENSOR_TAG: sensor} if sensor else {}),
         )
         touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
         self._touch(touched, touched)
@@ -191,8 +187,10 @@ class Driver:
         return run
 
     def save(self) -> None:
-        """Note the cursors; what happened since is asked for again, and done again to the same end, after a crash."""
+        """Note the cursors and what is owed; what happens after is done again, to the same end, after a crash."""
         started = time.perf_counter()
+        # First: what is owed and asked for again is made once.
+        self._note_owed()
         for name, cursor in self._cursors.items():
             write_atomically(self.state / f"{name}.cursor", serialize_value(cursor).encode())
         for name, text in self._sensor_cursors.items():
@@ -210,22 +208,20 @@ class Driver:
                 self._sensor_cursors[sensor.name] = path.read_text() or None
 
     def _noted(self) -> list[Request]:
-        path = self.state / INTERRUPTED
+        path = self.state / OWED
         found = json.loads(path.read_text()) if path.exists() else []
         return [Request(sensor, tuple(map(dg.AssetKey, assets)), partition) for sensor, assets, partition in found]
 
-    def _note_interrupted(self) -> None:
-        notes = [(r.sensor, [list(key.path) for key in r.assets], r.partition) for r in self._interrupted]
-        write_atomically(self.state / INTERRUPTED, json.dumps(notes).encode())
+    def _note_owed(self) -> None:
+        notes = [(r.sensor, [list(key.path) for key in r.assets], r.partition) for r in self._owed]
+        write_atomically(self.state / OWED, json.dumps(notes).encode())
 
     def _requests_of(self, runs: Iterable[dg.DagsterRun]) -> list[Request]:
         """What this driver's sensors had asked for in runs that died."""
         return [
-            Request(
-                run.tags["dagster/sensor_name"], tuple(sorted(run.asset_selection)), run.tags.get("dagster/partition")
-            )
+            Request(run.tags[SENSOR_TAG], tuple(sorted(run.asset_selection)), run.tags.get("dagster/partition"))
             for run in runs
-            if run.tags.get("dagster/sensor_name") in self._targets and run.asset_selection
+            if run.tags.get(SENSOR_TAG) in self._targets and run.asset_selection
         ]
 
     def _conditioned(self, sensor: dg.AutomationConditionSensorDefinition) -> set[dg.AssetKey]:
@@ -283,7 +279,8 @@ class Driver:
             emit_backfills=False,
             evaluation_id=cursor.evaluation_id,
         )
-        results, subsets = evaluator.evaluate()
+        # Not `evaluate()`: its `asyncio.run` puts a signal handler in place each time, for a fifth of a tick.
+        results, subsets = self._loop.run_until_complete(evaluator.async_evaluate())
         evaluated = {c.key: c for r in results if (c := r.get_new_cursor())}
         kept = [c for c in cursor.previous_condition_cursors or [] if c.key not in evaluated]
         self._cursors[name] = dataclasses.replace(

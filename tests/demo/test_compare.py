@@ -1,0 +1,124 @@
+"""The comparison's figures are those of one plain replay, whatever the order in which months are worked off."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from worlds_of_core import logistic, spec_with
+
+from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.replay import replay_schedule
+from ct_assets.core.spec import EstimatorSpec, ModelSpec
+from ct_assets.core.training import predict
+from ct_assets.demo.compare import Comparison
+from ct_assets.demo.sabotage import ShuffledLabels
+from ct_assets.lake.lake import Lake
+
+START, END = pd.Timestamp("2013-01-01", tz="UTC"), pd.Timestamp("2013-06-01", tz="UTC")
+MOMENTS = [pd.Timestamp(f"2013-0{month}-01", tz="UTC") for month in (4, 5)]
+# The workers are other processes, which find no module of the tests.
+SPEC = spec_with(
+    {"hour": "numeric", "stops": "numeric"},
+    estimator=EstimatorSpec(path="sklearn.linear_model.LogisticRegression", params={"C": 0.5}),
+)
+
+
+def world(rows: int = 3000) -> pd.DataFrame:
+    """Events over five months whose labels turn round in the fourth; every tenth label never comes."""
+    random = np.random.default_rng(5)
+    moments = START + pd.to_timedelta(np.sort(random.uniform(0, (END - START).total_seconds(), rows)), unit="s")
+    hour = random.integers(0, 24, rows).astype(float)
+    late = np.where(moments < MOMENTS[0], hour / 24, 1 - hour / 24)
+    frame = pd.DataFrame({"id": [f"e{i:05}" for i in range(rows)], "event_timestamp": moments.as_unit("us")})
+    frame = frame.assign(hour=hour, stops=random.normal(size=rows), label=(random.random(rows) < late).astype("int8"))
+    frame["known_at"] = frame["event_timestamp"] + pd.to_timedelta(random.uniform(1, 60, rows), unit="h").as_unit("us")
+    frame["prediction"] = random.random(rows)
+    return frame.assign(labelled=np.arange(rows) % 10 > 0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    lake, events = Lake(home), world()
+    for column, name in (("event_timestamp", "scored"), ("known_at", "performance")):
+        rows = events if name == "scored" else events[events["labelled"]]
+        for day, part in rows.groupby(rows[column].dt.date.astype(str)):
+            kept = (
+                part.assign(known_at=part["event_timestamp"]).drop(columns=["label", "labelled"])
+                if name == "scored"
+                else part[["id", "label", "known_at"]]
+            )
+            lake.dataset(f"m/{name}").write(str(day), pa.Table.from_pandas(kept, preserve_index=False))
+    return home
+
+
+def auc(labels: pd.Series, scores: pd.Series) -> float:
+    """By its definition: the share of pairs in the right order."""
+    positive, negative = scores[labels == 1].to_numpy(), scores[labels == 0].to_numpy()
+    return float(np.mean((positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)))
+
+
+def replayed(moments: list[pd.Timestamp]) -> pd.DataFrame:
+    events = world().query("labelled and known_at <= @END")
+
+    def fit(features: pd.DataFrame, labels: pd.Series) -> object:
+        return SPEC.estimator.build().fit(model_inputs(SPEC, features), labels.to_numpy())
+
+    return replay_schedule(
+        events,
+        time_column="event_timestamp",
+        known_column="known_at",
+        label_column="label",
+        feature_columns=SPEC.columns,
+        fit=fit,
+        train_at=moments,
+        until=END,
+    )
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["at the end", "while the loop runs"])
+def test_every_arm_is_that_of_one_plain_replay(home: Path, ahead: bool) -> None:
+    comparison = Comparison(home, SPEC, START, END)
+    if ahead:
+        comparison.advance(MOMENTS[1])
+        comparison.advance(END)
+    found = comparison.finish()["auc"]
+    for arm, moments in (("static", MOMENTS[:1]), ("monthly", MOMENTS)):
+        rows = replayed(moments)
+        by_month = {str(m)[:7]: part for m, part in rows.groupby(rows["event_timestamp"].dt.strftime("%Y-%m"))}
+        expected = {month: auc(part["label"], part["prediction"]) for month, part in by_month.items()}
+        months = found["monthly"] if arm == "monthly" else found["static_monthly"]
+        assert months == pytest.approx(expected, abs=1e-6)
+    served = world().query("labelled and known_at <= @END and event_timestamp >= @MOMENTS[0]")
+    april = served[served["event_timestamp"] < MOMENTS[1]]
+    assert found["served_monthly"]["2013-04"] == pytest.approx(auc(april["label"], april["prediction"]), abs=1e-6)
+    assert found["static"] == pytest.approx(np.mean(list(found["static_monthly"].values())), abs=1e-6)
+
+
+def test_before_the_first_training_moment_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    assert Comparison(tmp_path, SPEC, START, MOMENTS[0]).finish() == {"auc": {}, "logloss": {}}
+
+
+def test_a_model_of_shuffled_labels_is_rejected() -> None:
+    spec: ModelSpec = spec_with({"carrier": "categorical", "hour": "numeric", "stops": "numeric"})
+    events = world().assign(carrier="AA", stops=0.0).query("event_timestamp < @MOMENTS[0]")
+    train, test = events.iloc[:1000], events.iloc[1000:]
+    sound = logistic().fit(train[spec.columns], train["label"])
+    planted = ShuffledLabels("worlds_of_core.logistic", {}, seed=1).fit(train[spec.columns], train["label"])
+
+    class Scorer:
+        def __init__(self, model: object) -> None:
+            self.model = model
+
+        def predict_proba(self, features: pd.DataFrame, /) -> object:
+            return predict(spec, self.model, features).to_numpy()
+
+    gate = GatePolicy(min_rows=100, floor=0.6, tolerance=0.01)
+    data = TestData(test[spec.columns], test["label"])
+    assert validate_new_model(Scorer(sound), None, data, gate).passed
+    verdict = validate_new_model(Scorer(planted), Scorer(sound), data, gate)
+    assert not verdict.passed
+    assert {c.name for c in verdict.checks if not c.passed} >= {"not_worse_than_champion", "above_floor"}
