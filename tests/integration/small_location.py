@@ -35,8 +35,6 @@ SMALL = SPEC.model_copy(
     }
 )
 
-VIEWS = [view for features in FEATURE_SETS for view in features.views]
-
 
 def location(spec: ModelSpec) -> dg.Definitions:
     """Everything with this model."""
@@ -44,7 +42,7 @@ def location(spec: ModelSpec) -> dg.Definitions:
     return dg.Definitions.merge(
         *(build_source(source) for source in SOURCES),
         *(build_features(features) for features in FEATURE_SETS),
-        build_model(spec, VIEWS, minimum_interval_seconds=1),
+        build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
         dg.Definitions(
             sensors=[
                 build_arrival_sensor(SOURCES, minimum_interval_seconds=1),

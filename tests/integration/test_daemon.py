@@ -22,8 +22,7 @@ from small_days import day_of, files_of, resent, with_another_climate, without_c
 from ct_assets.core.ledger import Ledger, Record
 from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
-
-pytestmark = pytest.mark.daemon
+from ct_assets.lib.instance import write_dagster_home
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -102,15 +101,10 @@ def _made(run: dg.DagsterRun) -> list[str]:
 
 
 def _dagster_home(home: Path) -> Path:
-    """A DAGSTER_HOME with the repository's settings, its storage under `home`."""
-    config = yaml.safe_load((CHECKOUT / "dagster.yaml").read_text())
-    for section in config.values():
-        if "base_dir" in section.get("config", {}):
-            section["config"]["base_dir"] = str(home / "dagster")
-    config["run_queue"] = {"dequeue_interval_seconds": 1}
-    folder = home / "dagster"
-    folder.mkdir()
-    (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
+    """The DAGSTER_HOME that `ct dev` makes, with a queue that does not wait."""
+    folder = write_dagster_home(home)
+    settings = yaml.safe_load((folder / "dagster.yaml").read_text()) | {"run_queue": {"dequeue_interval_seconds": 1}}
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(settings))
     return folder
 
 

@@ -1,17 +1,24 @@
 """The main job and the command line, run as a new user types them."""
 
+import fcntl
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ct_assets.core.ledger import Ledger
 
+CHECKOUT = Path(__file__).parents[2]
 DAYS = 27
 """Enough for the first champion and for two of the planted faults."""
 
@@ -61,6 +68,89 @@ def test_the_summary_counts_every_batch_and_row(summary):
     assert summary["retrains"][0]["triggers"] == ["bootstrap"]
     assert [p["version"] for p in summary["promotions"]] == ["1"]
     assert {"auc", "logloss", "seconds", "rejections"} <= set(summary)
+
+
+def test_a_second_demo_on_the_same_home_is_refused(home):
+    with (home / "demo" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = ct(home, "demo", "--days", str(DAYS + 1), check=False)
+    assert refused.returncode == 1
+    assert "a demo is running on" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("days", [DAYS, 5])
+def test_a_finished_demo_tells_its_result_again_and_changes_nothing(home, days):
+    path = home / "demo" / "summary.json"
+    before = path.read_bytes()
+    done = ct(home, "demo", "--days", str(days))
+    assert f"{DAYS} days" in done.stdout
+    assert ("has been taken to 2013-01-27 before" in done.stdout) is (days < DAYS)
+    assert path.read_bytes() == before
+
+
+def commands(*pages: str) -> list[str]:
+    """What the pages tell to type: one command a line, or over several lines inside quotes."""
+    found: list[str] = []
+    for page in pages:
+        text = (CHECKOUT / page).read_text()
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+            for line in textwrap.dedent(block).splitlines():
+                unfinished = found and found[-1].count("'") % 2
+                found[-1:] = [found[-1] + "\n" + line] if unfinished else [*found[-1:], line]
+    return found
+
+
+def test_every_command_of_the_docs_runs(home, tmp_path):
+    pages = ["README.md", *(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))]
+    found = [line.partition("  #")[0].strip() for line in commands(*pages)]
+    makefile = (CHECKOUT / "Makefile").read_text()
+    copy = shutil.copytree(home, tmp_path / "home")
+    environment = {**os.environ, "CT_HOME": str(copy), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "ct_assets.cli", "serve", "--port", str(port)], env=environment, start_new_session=True
+    )
+    ran = []
+    try:
+        wait_for(f"http://127.0.0.1:{port}/v1/models/flight_delay")
+        for command in found:
+            program, *arguments = command.removeprefix(".venv/bin/").split()
+            if program == "make":
+                assert f"\n{arguments[0]}:" in makefile, command
+            elif (program, *arguments[:1]) in {("ct", "serve"), ("ct", "dev")}:
+                assert ct(copy, arguments[0], "--help").returncode == 0
+            else:
+                typed = command.removeprefix(".venv/bin/").replace(":8000/", f":{port}/")
+                done = subprocess.run(
+                    typed, shell=True, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
+                )
+                # The short demo of the tests has promoted one release only.
+                first = "is the first release" in done.stderr
+                assert done.returncode == 0 or first, f"{command}\n{done.stdout}{done.stderr}"
+                if program == "curl":
+                    (answer,) = json.loads(done.stdout)["predictions"]
+                    assert 0 < answer["score"] < 1
+                    assert sum(moment is not None for moment in answer["features_at"].values()) >= 9
+            ran.append(program)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert {"make", "ct", "dg", "curl"} <= set(ran)
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url).json().get("release"):
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{url} has no release")
 
 
 def test_planted_faults_change_neither_what_is_decided_nor_what_serves(home, tmp_path):
