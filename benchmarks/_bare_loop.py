@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
-from ct_assets.core.ledger import Ledger
+from ct_assets.core.ledger import PROMOTION, TRAINING, VERDICT, Ledger
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import predict, train
 from ct_assets.core.verdict import Verdict
@@ -25,6 +25,7 @@ from ct_assets.feeds import feed_wave
 from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
 from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
@@ -32,7 +33,7 @@ from ct_assets.lake.releases import Release, Releases, load_artifact
 from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_training_set, read_examples
 from ct_assets.lib.features import compute, publish
 from ct_assets.lib.model_data import join_outcomes, performance_report, save_report, score_day
-from ct_assets.lib.monitoring import INSTANT, drift_of_day
+from ct_assets.lib.monitoring import drift_of_day
 from ct_assets.lib.partitions import ARRIVAL_DAYS, end_of
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 
@@ -97,7 +98,7 @@ class BareLoop:
         for features in FEATURE_SETS:
             if features.source.name == name:
                 for view, table in compute(self.lake, features, partition).items():
-                    publish(self.lake, self.store, view, partition, table)
+                    publish(self.lake, self.store, view, partition, table, features.views[view].digest)
 
     def _score_and_watch(self, partition: str) -> None:
         table, _ = score_day(self.lake, self.store, self.releases, SPEC, partition)
@@ -120,7 +121,7 @@ class BareLoop:
         artifact = self.home / "models" / version / "model.skops"
         write_atomically(artifact, trained.payload)
         write_atomically(artifact.with_name("reference.json"), trained.reference.to_json().encode())
-        self.ledger.append("training", SPEC.name, as_of, {"version": version, "artifact_digest": trained.digest})
+        self.ledger.append(TRAINING, SPEC.name, as_of, {"version": version, "artifact_digest": trained.digest})
         verdict = self._judge(version, artifact, trained.digest, snapshot, holdout)
         if verdict.passed:
             self._promote(version, artifact, snapshot, verdict)
@@ -146,9 +147,9 @@ class BareLoop:
             window=(holdout["event_timestamp"].min(), holdout["event_timestamp"].max()),
             artifact_mb=artifact.stat().st_size / 1e6,
         )
-        self.releases.save_verdict(version, verdict)
+        self.releases.save_verdict(verdict)
         evidence = {"version": version, "verdict": verdict.digest, "passed": verdict.passed}
-        self.ledger.append("verdict", SPEC.name, as_of, evidence)
+        self.ledger.append(VERDICT, SPEC.name, as_of, evidence)
         return verdict
 
     def _promote(self, version: str, artifact: Path, snapshot: TrainingSet, verdict: Verdict) -> None:
@@ -164,7 +165,7 @@ class BareLoop:
             as_of=snapshot.as_of,
         )
         self.releases.save(release)
-        self.ledger.append("promotion", SPEC.name, pd.Timestamp(snapshot.as_of), {"version": version})
+        self.ledger.append(PROMOTION, SPEC.name, pd.Timestamp(snapshot.as_of), {"version": version})
 
 
 def read_plan(path: Path) -> list[Training]:
@@ -177,5 +178,5 @@ def read_plan(path: Path) -> list[Training]:
 
 def write_plan(home: Path, path: Path, spec: ModelSpec = SPEC) -> None:
     """Write down when the demo under `home` trained, and what, in order."""
-    records = Ledger(home / "ledger" / "decisions.jsonl").records("training", spec.name)
+    records = Ledger(home / "ledger" / "decisions.jsonl").records(TRAINING, spec.name)
     path.write_text(json.dumps([{"as_of": r.as_of, "estimator": dict(r.evidence["estimator"])} for r in records]))

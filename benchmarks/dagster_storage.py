@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks._claim import Claim, Figure, alternating, publish, table
 from ct_assets.demo.driving import quiet
-from ct_assets.lib.driver import open_instance
+from ct_assets.lib.instance import open_instance
 
 GOAL_RATIO = 2.0
 STOCK, UNCAPTURED, POOLED = "stock", "uncaptured", "pooled"

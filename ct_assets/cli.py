@@ -43,8 +43,11 @@ def feed(
     """Land flights as an operational system would send them, one file a source and day."""
     from ct_assets.feeds.pace import land_days
 
+    day = None
     for day, written in land_days(_home(), days, first, every, faults):
         console.print(f"{day}: {written} file(s) landed")
+    if day is None:
+        console.print("Nothing landed: the recording has been fed to its end.")
 
 
 @app.command()
@@ -67,6 +70,7 @@ def status(
     for summary in summaries:
         for part in status_tables(summary):
             console.print(part)
+    console.print(f"ledger: {open_ledger(home).verify():,} records; every one follows from the one before it")
 
 
 @app.command()
@@ -86,11 +90,12 @@ def why(
 @app.command()
 def retrain(model: str, reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")]) -> None:
     """Ask for a retrain; the next decision answers."""
+    from ct_assets.core.ledger import REQUEST
     from ct_assets.resources.lake import open_ledger
     from ct_assets.words import newest_moment
 
     ledger = open_ledger(_home())
-    record = ledger.append("manual_request", _known(model), newest_moment(ledger, model), {"reason": reason})
+    record = ledger.append(REQUEST, _known(model), newest_moment(ledger, model), {"reason": _told(reason)})
     console.print(f"Recorded as number {record.seq}. The next retrain decision of {model} will take it up.")
 
 
@@ -107,7 +112,7 @@ def rollback(
 
     lake = LakeResource(home=str(_home()))
     try:
-        release = roll_back(lake, RegistryResource(lake=lake), _known(model), reason, to or None)
+        release = roll_back(lake, RegistryResource(lake=lake), _known(model), _told(reason), to or None)
     except (ValueError, FileNotFoundError) as error:
         _fail(error)
     champion = f"the champion of {model} is version {release.version} (trained as of {release.as_of[:10]})"
@@ -149,6 +154,12 @@ def _known(model: str) -> str:
     if model not in _specs():
         _fail(LookupError(f"no model {model!r}; models: {', '.join(_specs())}"))
     return model
+
+
+def _told(reason: str) -> str:
+    if not reason.strip():
+        _fail(ValueError('the reason is empty; expected words that explain it later: --reason "labels were wrong"'))
+    return reason.strip()
 
 
 def _fail(error: Exception) -> NoReturn:

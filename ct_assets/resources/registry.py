@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -167,18 +168,30 @@ class RegistryResource(dg.ConfigurableResource):
         return run.info.run_id
 
     def _version(self, found: object) -> Version:
-        from mlflow.artifacts import download_artifacts
-
         source: str = found.source  # type: ignore[attr-defined]
         parts = urlsplit(source)
-        local = url2pathname(parts.path) if parts.scheme in ("file", "") else download_artifacts(source)
+        tags = dict(found.tags)  # type: ignore[attr-defined]
+        local = Path(url2pathname(parts.path)) if parts.scheme in ("file", "") else self._copy(source, tags)
         return Version(
             name=found.name,  # type: ignore[attr-defined]
             version=str(found.version),  # type: ignore[attr-defined]
             run_id=found.run_id,  # type: ignore[attr-defined]
-            artifact=str(Path(local) / "model.skops"),
-            tags=dict(found.tags),  # type: ignore[attr-defined]
+            artifact=str(local / "model.skops"),
+            tags=tags,
         )
+
+    def _copy(self, source: str, tags: Mapping[str, str]) -> Path:
+        """A remote artifact's copy under the home, downloaded once: its digest names it, and every load checks it."""
+        from mlflow.artifacts import download_artifacts
+
+        kept = self.lake.path / "models" / tags["artifact_digest"]
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
+                downloaded = Path(download_artifacts(source, dst_path=aside, tracking_uri=self.uri))
+                with suppress(OSError):  # of two processes at once, the first one's stays
+                    downloaded.replace(kept)
+        return kept
 
 
 @cache
