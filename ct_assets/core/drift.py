@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from ct_assets.core.profile import CategoricalColumn, Column, NumericColumn, Profile, category_rank
+from ct_assets.core.strict import Strict
 from ct_assets.core.units import unit_hint
 
 Level = Literal["ok", "warn", "drift"]
@@ -28,10 +29,9 @@ _SMOOTHING = 0.5
 _SMALLEST_CELL = 5.0
 
 
-class DriftLimits(BaseModel):
+class DriftLimits(Strict):
     """When a column counts as moved. The PSI limits are the customary 0.1 and 0.25 (Siddiqi 2006)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     psi_warn: float = Field(default=0.1, ge=0)
     psi_drift: float = Field(default=0.25, ge=0)
     missing_warn: float = Field(default=0.02, ge=0, description="absolute change of the share of missing values")
@@ -72,10 +72,9 @@ class DriftReport(BaseModel):
     columns: tuple[ColumnDrift, ...]
 
 
-class UpstreamLimits(BaseModel):
+class UpstreamLimits(Strict):
     """When a batch of a column declared stable is a change upstream rather than a new day."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     mean_ratio: float = Field(default=1.25, gt=1, description="mean outside [1/ratio, ratio] times the history's")
     psi: float = Field(default=0.5, gt=0)
     missing_jump: float = Field(default=0.1, gt=0, description="rise of the share of missing values")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ct_assets.core.metrics import advantage, higher_is_better
+from ct_assets.core.strict import Strict
 
 Blocked = Literal["cooldown", "too_few_labels"]
 
@@ -14,10 +15,9 @@ Blocked = Literal["cooldown", "too_few_labels"]
 TRIGGERS = ("bootstrap", "schedule", "new_labels", "drift", "performance", "manual")
 
 
-class RetrainPolicy(BaseModel):
+class RetrainPolicy(Strict):
     """What makes a retrain due. A trigger whose limit is None is off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     first_training_rows: int = Field(default=5000, ge=1, description="known labels needed for the first training")
     schedule_days: float | None = Field(default=30.0, gt=0, description="since the last training")
     new_label_rows: int | None = Field(default=None, ge=1, description="labels that became known since then")

@@ -6,21 +6,38 @@ other module knows what the model is about.
 
 from datetime import timedelta
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pandas import Timedelta
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ct_assets.core.drift import DriftLimits
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.metrics import metrics_for
 from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.strict import Strict, unknown
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _duration(value: Any) -> Any:
+    """Read `36 hours` as well as ISO 8601."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return Timedelta(value).to_pytimedelta()
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no duration; expected such as '36 hours' or '30 days'") from error
 
 
-class EventSpec(_Frozen):
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+class EventSpec(Strict):
     """The events a model predicts for, each at the moment its prediction is due."""
 
     source: str = Field(description="Source whose rows announce the events.")
@@ -32,15 +49,15 @@ class EventSpec(_Frozen):
     lookback_days: int = Field(1, ge=0, description="How many arrival days before its prediction an event may arrive.")
 
 
-class LabelSpec(_Frozen):
+class LabelSpec(Strict):
     """What became of the events, and when that was known."""
 
     source: str = Field(description="Source whose rows bring the labels.")
     sql: str = Field(description="DuckDB SQL over the sources; yields the id column, `label` and `known_at` (UTC).")
-    delay: timedelta = Field(description="By when a label has usually arrived, counted from the prediction.")
+    delay: Duration = Field(description="By when a label has usually arrived, counted from the prediction.")
 
 
-class EstimatorSpec(_Frozen):
+class EstimatorSpec(Strict):
     """An estimator by import path, so that a spec can be read, compared and stored."""
 
     path: str = Field(description="Import path of a scikit-learn compatible class or factory.")
@@ -68,7 +85,7 @@ class EstimatorSpec(_Frozen):
         return estimator.set_params(**dict.fromkeys(unset, seed)) if unset and seed is not None else estimator
 
 
-class ModelSpec(_Frozen):
+class ModelSpec(Strict):
     """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
 
     name: str = Field(
@@ -85,7 +102,8 @@ class ModelSpec(_Frozen):
     entities: tuple[str, ...] = Field(description="Join keys that the feature service needs, as columns of the events.")
     feature_service: str = Field(description="Feast feature service that the model reads.")
     inputs: dict[str, Literal["numeric", "categorical"]] = Field(
-        description="The model's columns in its own order: features of the service, entity columns or request values."
+        min_length=1,
+        description="The model's columns in its own order: features of the service, entity columns or request values.",
     )
     request: dict[str, Literal["timestamp", "string", "number"]] = Field(
         default_factory=dict, description="Values that a caller sends with the entity keys."
@@ -110,9 +128,23 @@ class ModelSpec(_Frozen):
     @classmethod
     def _known_metrics(cls, metrics: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         known = metrics_for(info.data.get("task", "binary")).one
-        if unknown := [name for name in metrics if name not in known]:
-            raise ValueError(f"unknown metric {unknown[0]!r}; expected some of {', '.join(known)}")
+        for name in metrics:
+            if name not in known:
+                raise ValueError(unknown("metric", name, known))
         return metrics
+
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> Self:
+        """Fields that name other fields."""
+        for name in self.slices:
+            if name not in self.inputs:
+                raise ValueError(f"slices: {unknown('input', name, self.inputs)}")
+        for where, metric in (("gate", self.gate.metric), ("policy", self.policy.performance_metric)):
+            if metric not in (known := metrics_for(self.task).one):
+                raise ValueError(f"{where}: {unknown('metric', metric, known)}")
+        if both := sorted(set(self.entities) & set(self.request)):
+            raise ValueError(f"request: {both[0]!r} is an entity already; a caller sends it once")
+        return self
 
     @property
     def columns(self) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ct_assets.core.canonical import digest, iso_utc
 from ct_assets.core.metrics import higher_is_better
+from ct_assets.core.strict import Strict
 
 #: Every verdict holds exactly these checks, in this order; one that the policy does not ask for passes and says so.
 CHECK_NAMES = (
@@ -30,10 +31,9 @@ class VerdictError(ValueError):
     """A verdict that does not match its own digest or its own checks."""
 
 
-class GatePolicy(BaseModel):
+class GatePolicy(Strict):
     """What a challenger has to show. A limit that is None is not checked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     metric: str = Field(default="auc", description="auc, f1, logloss, brier or ece")
     tolerance: float = Field(default=0.002, ge=0, description="how much worse than the champion is still accepted")
     floor: float | None = Field(default=None, description="worst acceptable value of the metric")

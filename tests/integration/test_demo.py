@@ -120,6 +120,9 @@ def test_every_command_of_the_docs_runs(home, tmp_path):
             program, *arguments = command.removeprefix(".venv/bin/").split()
             if program == "make":
                 assert f"\n{arguments[0]}:" in makefile, command
+            elif (program, *arguments[:1]) == ("dg", "scaffold"):
+                # It writes into the checkout; the component's tests run it in a copy.
+                assert arguments[1:] == ["defs", "ct_assets.components.ContinuousTraining", "models/my_model"]
             elif (program, *arguments[:1]) in {("ct", "serve"), ("ct", "dev")}:
                 assert ct(copy, arguments[0], "--help").returncode == 0
             else:
