@@ -36,6 +36,9 @@ def develop(home: Path, port: int, serve_port: int, every: float, console: Conso
         "DAGSTER_HOME": str(write_dagster_home(home)),
         "PYTHONWARNINGS": "ignore",
     }
+    # Also when started where interrupts are ignored, or ended by another program.
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     running = {
         name: subprocess.Popen(command, cwd=CHECKOUT, env=environment, start_new_session=True)
         for name, command in commands.items()

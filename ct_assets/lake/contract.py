@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 import pandas as pd
 import pandera.pandas as pa
@@ -23,6 +24,10 @@ class Source:
         stable: Numeric columns whose distribution does not move overnight; a jump means that the sender changed.
         min_rows: Fewest rows of a complete batch; 1 for a reference table that is sent in parts.
         fresh_within: Wall-clock time after which a silent source is stale.
+        format: What its files are: `parquet`, `arrow` (file or stream), `csv` with a header, or `json` (an object a
+            line).
+        delimiter: Between two values of a CSV file.
+        encoding: Of the text of a CSV or JSON file.
     """
 
     name: str
@@ -34,6 +39,9 @@ class Source:
     stable: tuple[str, ...] = ()
     min_rows: int = 1
     fresh_within: timedelta = field(default=timedelta(days=2))
+    format: Literal["parquet", "arrow", "csv", "json"] = "parquet"
+    delimiter: str = ","
+    encoding: str = "utf-8"
 
 
 def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:

@@ -5,7 +5,6 @@ met again is recognized by its digest and only its move is finished.
 """
 
 import hashlib
-import io
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ct_assets.core.drift import upstream_change
 from ct_assets.core.profile import Profile, profile
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE, Dataset
+from ct_assets.lake.formats import ARROW_TYPES, UnreadableError, read
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
 
@@ -41,10 +41,6 @@ class Batch:
     status: Literal["accepted", "duplicate", "quarantined"]
     rows: int
     reasons: tuple[str, ...] = ()
-
-
-_DECLARED = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "object": pa.string()}
-"""Arrow's type for a type of a contract."""
 
 
 def landing_folder(home: Path, source: str, partition: str) -> Path:
@@ -105,7 +101,7 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
         _move(path, archived)
         status: Literal["accepted", "duplicate"] = "accepted" if interrupted else "duplicate"
         return Batch(source.name, partition, path.name, digest, status, known.rows)
-    table, reasons = _read(payload)
+    table, reasons = _read(source, payload)
     rows = table.num_rows if table is not None else 0
     rewritten: list[str] = []
     if table is not None:
@@ -130,15 +126,11 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
     return Batch(source.name, partition, path.name, digest, "accepted", rows)
 
 
-def _read(payload: bytes) -> tuple[pa.Table | None, list[str]]:
+def _read(source: Source, payload: bytes) -> tuple[pa.Table | None, list[str]]:
     try:
-        return pq.read_table(io.BytesIO(payload)), []
-    except (pa.ArrowException, OSError) as error:
-        reason = (
-            f"not a whole Parquet file of {len(payload)} bytes ({error}); it was cut off or is something else: "
-            "ask the sender to resend it"
-        )
-        return None, [reason]
+        return read(source, payload), []
+    except UnreadableError as error:
+        return None, [str(error)]
 
 
 def _conform(source: Source, table: pa.Table) -> pa.Table:
@@ -152,7 +144,7 @@ def _conform(source: Source, table: pa.Table) -> pa.Table:
 def _stored_type(kind: pa.DataType, declared: str) -> pa.DataType:
     if pa.types.is_null(kind):
         # A column without any value says nothing of its type.
-        return _DECLARED.get(declared, pa.timestamp("us", "UTC") if "datetime" in declared else pa.string())
+        return ARROW_TYPES.get(declared, pa.timestamp("us", "UTC") if "datetime" in declared else pa.string())
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", "UTC")
     is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)

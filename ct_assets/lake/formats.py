@@ -1,0 +1,114 @@
+"""What landing files may be: Parquet, Arrow, CSV and JSON lines, each read into the types of its source's contract."""
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+import pyarrow.json as pc_json
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from ct_assets.lake.contract import Source
+
+ARROW_TYPES: Mapping[str, pa.DataType] = {
+    "float64": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "object": pa.string(),
+}
+"""Arrow's type for a type of a contract; timestamps are apart."""
+NOTHING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+"""Text that stands for a missing value in a CSV file."""
+_ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})$")
+
+
+class UnreadableError(ValueError):
+    """A file that is not what its source sends."""
+
+
+def read(source: "Source", payload: bytes) -> pa.Table:
+    """Read a landing file.
+
+    Args:
+        source: Says the format, and the types of the columns where the format has none.
+        payload: The file.
+
+    Returns:
+        The rows with the file's own columns; those of the contract have its types.
+
+    Raises:
+        UnreadableError: The file is not whole, or of another format, or a moment in it has no time zone.
+    """
+    try:
+        table = _READERS[source.format](source, payload)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        what = {"parquet": "Parquet", "arrow": "Arrow", "csv": "CSV", "json": "JSON lines"}[source.format]
+        raise UnreadableError(
+            f"not a whole {what} file of {len(payload)} bytes ({error}); it was cut off or is something else: ask the "
+            "sender to resend it"
+        ) from error
+    return table if source.format in ("parquet", "arrow") else _with_moments(source, table)
+
+
+def _parquet(_source: "Source", payload: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(payload))
+
+
+def _arrow(_source: "Source", payload: bytes) -> pa.Table:
+    opened = pa.ipc.open_file if payload.startswith(b"ARROW1") else pa.ipc.open_stream
+    with opened(io.BytesIO(payload)) as reader:
+        return reader.read_all()
+
+
+def _csv(source: "Source", payload: bytes) -> pa.Table:
+    return pc_csv.read_csv(
+        io.BytesIO(payload),
+        read_options=pc_csv.ReadOptions(encoding=source.encoding),
+        parse_options=pc_csv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True),
+        convert_options=pc_csv.ConvertOptions(
+            column_types=_plain_types(source), null_values=NOTHING, strings_can_be_null=True
+        ),
+    )
+
+
+def _json(source: "Source", payload: bytes) -> pa.Table:
+    text = payload.decode(source.encoding).encode()
+    schema = pa.schema(list(_plain_types(source).items()))
+    return pc_json.read_json(io.BytesIO(text), parse_options=pc_json.ParseOptions(explicit_schema=schema))
+
+
+_READERS: Mapping[str, Callable[["Source", bytes], pa.Table]] = {
+    "parquet": _parquet,
+    "arrow": _arrow,
+    "csv": _csv,
+    "json": _json,
+}
+
+
+def _plain_types(source: "Source") -> dict[str, pa.DataType]:
+    """Types of the columns in a file of text, where a moment is text too."""
+    return {name: ARROW_TYPES.get(str(column.dtype), pa.string()) for name, column in source.schema.columns.items()}
+
+
+def _with_moments(source: "Source", table: pa.Table) -> pa.Table:
+    for name, column in source.schema.columns.items():
+        if "datetime" not in str(column.dtype) or name not in table.column_names:
+            continue
+        text = table[name].to_pandas()
+        written = text[text.notna()]
+        naive = written[~written.str.contains(_ZONE)]
+        if len(naive):
+            raise UnreadableError(
+                f"column {name}: {len(naive)} moment(s) without a time zone, such as {naive.iloc[0]!r}; expected ISO "
+                "8601 with one, such as '2013-03-01T15:00:00Z': ask the sender to add it"
+            )
+        try:
+            moments = pd.to_datetime(text, format="ISO8601", utc=True).astype("datetime64[us, UTC]")
+        except ValueError as error:
+            raise UnreadableError(f"column {name}: not a moment in ISO 8601 ({error}): ask the sender") from error
+        table = table.set_column(table.column_names.index(name), name, pa.array(moments, pa.timestamp("us", "UTC")))
+    return table
