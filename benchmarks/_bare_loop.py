@@ -25,7 +25,6 @@ from ct_assets.feeds import feed_wave
 from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
 from ct_assets.lake.dataset import WHOLE
-from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
@@ -130,7 +129,7 @@ class BareLoop:
         self, version: str, artifact: Path, digest: str, snapshot: TrainingSet, holdout: pd.DataFrame
     ) -> Verdict:
         as_of = pd.Timestamp(snapshot.as_of)
-        champion = self.releases.champion_at(as_of - INSTANT)
+        champion = self.releases.champion_at(as_of)
         verdict = validate_new_model(
             _Scorer(load_artifact(str(artifact), digest, SPEC.trusted_types)),
             _Scorer(self.releases.load(champion, SPEC)) if champion else None,

@@ -13,18 +13,20 @@ from ct_assets.core.metrics import higher_is_better
 from ct_assets.core.strict import Strict
 
 #: Every verdict holds exactly these checks, in this order; one that the policy does not ask for passes and says so.
-CHECK_NAMES = (
-    "enough_rows",
-    "labels_usable",
-    "challenger_predictions_usable",
-    "champion_predictions_usable",
-    "not_worse_than_champion",
-    "above_floor",
-    "slices_not_worse",
-    "calibrated",
-    "fast_enough",
-    "small_enough",
-)
+CHECKS = {
+    "enough_rows": "The gate judges on enough labelled rows.",
+    "labels_usable": "Every label is one that the task knows, and both classes occur.",
+    "challenger_predictions_usable": "The challenger predicts a number in range for every row.",
+    "champion_predictions_usable": "The champion does so too, or there is none yet.",
+    "not_worse_than_champion": "The metric is above the champion's minus the tolerance, on the same rows.",
+    "above_floor": "The metric is not below the absolute floor, whatever the champion's is.",
+    "slices_not_worse": "In no slice with enough rows does it lose more than the slice tolerance.",
+    "calibrated": "The calibration error is within its limit.",
+    "fast_enough": "A prediction takes no longer than its limit.",
+    "small_enough": "The artifact is no larger than its limit.",
+}
+"""Every check of the gate, in order, and what it holds a challenger to."""
+CHECK_NAMES = tuple(CHECKS)
 
 
 class VerdictError(ValueError):

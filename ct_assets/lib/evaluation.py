@@ -14,7 +14,7 @@ from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import predict
-from ct_assets.core.verdict import CHECK_NAMES, Verdict
+from ct_assets.core.verdict import CHECK_NAMES, CHECKS, Verdict
 from ct_assets.lake.examples import INSTANT, partition_of
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import load_artifact
@@ -35,7 +35,7 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         deps=[model_key(spec, "challenger")],
         description="Challenger and champion on the newest labels, not trained on: the gate and its report.",
         automation_condition=on_new_input(),
-        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in CHECK_NAMES],
+        check_specs=[dg.AssetCheckSpec(name, asset=key, description=told) for name, told in CHECKS.items()],
     )
     def evaluation(lake: LakeResource, registry: RegistryResource) -> dg.MaterializeResult:
         challenger = registry.get(spec.name, CHALLENGER)
