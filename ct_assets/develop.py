@@ -30,12 +30,10 @@ def develop(home: Path, port: int, serve_port: int, every: float, console: Conso
     }
     if every > 0:
         commands["feeder"] = [*ct, "feed", "--days", "366", "--every", str(every)]
-    environment = {
-        **os.environ,
-        "CT_HOME": str(home),
-        "DAGSTER_HOME": str(write_dagster_home(home)),
-        "PYTHONWARNINGS": "ignore",
-    }
+    environment = {**os.environ, "CT_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    if home != CHECKOUT / ".ct":
+        # The checkout's own settings are for the default home.
+        environment["DAGSTER_HOME"] = str(write_dagster_home(home))
     # Also when started where interrupts are ignored, or ended by another program.
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)
