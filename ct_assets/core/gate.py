@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ct_assets.core.canonical import iso_utc
-from ct_assets.core.metrics import advantage, higher_is_better, metrics_for
+from ct_assets.core.metrics import advantage, auc, higher_is_better, metrics_for
 from ct_assets.core.verdict import (
     CHECK_NAMES,
     Bindings,
@@ -128,6 +128,7 @@ def validate_new_model(
         trial.calibrated(),
         _within("fast_enough", "median one-row latency", "ms", latency, policy.max_latency_ms),
         _within("small_enough", "artifact size", "MB", artifact_mb, policy.max_artifact_mb),
+        _no_leak(test_data.features, labels, policy.leak_bound),
     )
     unsealed = Verdict(
         passed=all_passed(checks),
@@ -291,6 +292,33 @@ def _within(name: str, what: str, unit: str, value: float | None, limit: float |
         return Check(name=name, passed=False, limit=limit, comparison="<=", detail=f"{what} is not known; it is needed")
     detail = f"{what} has to be <= {limit:g} {unit}"
     return Check(name=name, passed=value <= limit, limit=limit, comparison="<=", detail=detail)
+
+
+def _no_leak(features: pd.DataFrame, labels: Scores | None, bound: float | None) -> Check:
+    """Whether a numeric feature alone orders the labels, either way round, better than an honest one would."""
+    if bound is None or labels is None:
+        return Check(name="no_leak", passed=True, detail="no bound set" if bound is None else "no usable labels")
+    alone = {str(name): _alone(features[name], labels) for name in features.select_dtypes("number")}
+    suspects = sorted((name for name, value in alone.items() if value > bound), key=lambda name: -alone[name])
+    worst = max(alone.values(), default=None)
+    detail = f"no feature alone has an auc above {bound:g}"
+    if suspects:
+        named = ", ".join(f"{name} ({alone[name]:.4g})" for name in suspects[:5])
+        detail = (
+            f"alone, {named} would reach an auc above {bound:g}: it may know the label; look at when its values were "
+            "known, or raise the bound if it is honest"
+        )
+    return Check(
+        name="no_leak", passed=not suspects, severity="WARN", value=worst, limit=bound, comparison="<=", detail=detail
+    )
+
+
+def _alone(feature: pd.Series, labels: Scores) -> float:
+    """AUC of a feature as it is or reversed, over the rows that have it; 0.5 where there is nothing to order."""
+    known = feature.notna().to_numpy()
+    order = feature[known].rank(pct=True).to_numpy(dtype=np.float64)
+    value = auc(labels[known], order)
+    return max(value, 1 - value) if math.isfinite(value) else 0.5
 
 
 def _labels(label: pd.Series) -> tuple[Scores | None, str | None]:

@@ -24,6 +24,7 @@ CHECKS = {
     "calibrated": "The calibration error is within its limit.",
     "fast_enough": "A prediction takes no longer than its limit.",
     "small_enough": "The artifact is no larger than its limit.",
+    "no_leak": "No single feature tells the label almost alone; a warning, with its name.",
 }
 """Every check of the gate, in order, and what it holds a challenger to."""
 CHECK_NAMES = tuple(CHECKS)
@@ -44,6 +45,9 @@ class GatePolicy(Strict):
     max_latency_ms: float | None = Field(default=None, gt=0, description="median of a one-row prediction")
     max_artifact_mb: float | None = Field(default=None, gt=0)
     max_calibration_error: float | None = Field(default=None, gt=0)
+    leak_bound: float | None = Field(
+        default=0.95, gt=0.5, le=1, description="auc of one numeric feature alone, above which it may know the label"
+    )
     min_rows: int = Field(default=1000, ge=1, description="labelled test rows needed for a verdict")
 
     @field_validator("metric")

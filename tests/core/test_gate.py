@@ -292,3 +292,34 @@ def test_unequal_lengths_are_refused():
 def test_an_invalid_policy_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GatePolicy(**wrong)
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["upwards", "downwards"])
+def test_a_feature_that_knows_the_label_is_named_and_stops_nothing(sign):
+    generator = np.random.default_rng(4)
+    label = pd.Series(generator.integers(0, 2, 2000))
+    honest = label * 0.5 + generator.normal(size=2000)
+    told = sign * label.where(generator.random(2000) > 0.3).astype(float)
+    features = pd.DataFrame({"honest": honest, "told": told, "empty": np.nan, "carrier": "AA", "count": 3})
+    verdict = validate_new_model(Scores(honest.rank(pct=True)), None, TestData(features, label), GatePolicy(floor=0.5))
+    (check,) = (c for c in verdict.checks if c.name == "no_leak")
+    assert verdict.passed
+    assert (check.passed, check.severity, check.value, check.limit) == (False, "WARN", 1.0, 0.95)
+    assert "alone, told (1) would reach an auc above 0.95" in check.detail
+    assert any(reason.startswith("no_leak: warning only:") for reason in verdict.reasons())
+    quiet = validate_new_model(
+        Scores(honest.rank(pct=True)), None, TestData(features[["honest"]], label), GatePolicy(floor=0.5)
+    )
+    (check,) = (c for c in quiet.checks if c.name == "no_leak")
+    assert check.passed
+    assert check.value == pytest.approx(roc_auc_score(label, honest), abs=1e-12)
+
+
+class Scores:
+    """A model that has its scores ready."""
+
+    def __init__(self, scores: pd.Series) -> None:
+        self.scores = scores.to_numpy()
+
+    def predict_proba(self, features: pd.DataFrame, /) -> np.ndarray:
+        return self.scores[: len(features)]
