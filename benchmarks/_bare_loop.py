@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ct_assets.core.baselines import Prior
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import PROMOTION, TRAINING, VERDICT, Ledger
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
@@ -135,6 +136,7 @@ class BareLoop:
             _Scorer(self.releases.load(champion, SPEC)) if champion else None,
             TestData(holdout[SPEC.columns], holdout["label"], holdout[list(SPEC.slices)]),
             SPEC.gate,
+            baseline=Prior(snapshot.positives / snapshot.train_rows),
             bindings=Bindings(
                 model={"name": SPEC.name, "version": version},
                 artifact_digest=digest,

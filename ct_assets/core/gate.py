@@ -95,6 +95,7 @@ def validate_new_model(
     test_data: TestData,
     policy: GatePolicy | None = None,
     *,
+    baseline: Classifier | None = None,
     bindings: Bindings | Mapping[str, Any] | None = None,
     window: tuple[pd.Timestamp, pd.Timestamp] | None = None,
     artifact_mb: float | None = None,
@@ -105,8 +106,9 @@ def validate_new_model(
     The rule: the challenger's metric is above the champion's minus the tolerance (below plus, where lower is better),
     overall and in every slice with enough rows, and not below the floor. Without a champion only the floor counts.
 
-    Parameters: `bindings` what the models and data are (kept in the verdict); `window` the test rows' first and last
-    event time; `artifact_mb` the challenger's size on disk; `clock` seconds, to time predictions.
+    Parameters: `baseline` a naive model, for the record and, where the policy says so, to be beaten; `bindings` what
+    the models and data are (kept in the verdict); `window` the test rows' first and last event time; `artifact_mb` the
+    challenger's size on disk; `clock` seconds, to time predictions.
     Unusable predictions, labels or too few rows are failed checks, as is a model that raises. Raises ValueError only
     for bindings or policies that are themselves invalid.
     """
@@ -114,7 +116,8 @@ def validate_new_model(
     labels, label_problem = _labels(test_data.label)
     scores, problem = _scores(challenger, test_data.features)
     champion_scores, champion_problem = (None, None) if champion is None else _scores(champion, test_data.features)
-    trial = _Trial(policy, labels, scores, champion_scores, champion is not None)
+    naive_scores = None if baseline is None else _scores(baseline, test_data.features)[0]
+    trial = _Trial(policy, labels, scores, champion_scores, champion is not None, naive_scores)
     slices = trial.slices(test_data.slices)
     latency = None if scores is None else _latency_ms(challenger, test_data.features, clock)
     checks = (
@@ -124,6 +127,7 @@ def validate_new_model(
         _usable("champion_predictions_usable", "champion", champion_problem, "roll the champion back first"),
         trial.not_worse(),
         trial.above_floor(),
+        trial.beats_baseline(),
         trial.slices_not_worse(slices),
         trial.calibrated(),
         _within("fast_enough", "median one-row latency", "ms", latency, policy.max_latency_ms),
@@ -154,9 +158,10 @@ class _Trial:
     challenger: Scores | None
     champion: Scores | None
     has_champion: bool
+    baseline: Scores | None = None
 
     def metrics(self) -> dict[str, dict[str, float | None]]:
-        sides = {"challenger": self.challenger, "champion": self.champion}
+        sides = {"challenger": self.challenger, "champion": self.champion, "baseline": self.baseline}
         return {
             side: {name: _finite(value) for name, value in _METRICS.all(self.labels, scores).items()}
             for side, scores in sides.items()
@@ -207,6 +212,18 @@ class _Trial:
         if not passed:
             detail += f"; a floor of {mine:.6g} would have flipped it"
         return Check(name=name, passed=passed, value=mine, limit=floor, comparison=comparison, detail=detail)
+
+    def beats_baseline(self) -> Check:
+        name, metric = "beats_baseline", self.policy.metric
+        mine, theirs = self.value(self.challenger), self.value(self.baseline)
+        if not self.policy.beat_baseline:
+            return Check(name=name, passed=True, detail="not asked for")
+        if mine is None or theirs is None:
+            return Check(name=name, passed=False, detail=f"{_not_computed(metric)}; a baseline is needed")
+        word, comparison = ("above", ">") if higher_is_better(metric) else ("below", "<")
+        detail = f"{metric} {mine:.6g} has to be {word} {theirs:.6g}, that of a naive prediction"
+        passed = advantage(metric, mine, theirs) > 0
+        return Check(name=name, passed=passed, value=mine, limit=theirs, comparison=comparison, detail=detail)
 
     def calibrated(self) -> Check:
         name, limit = "calibrated", self.policy.max_calibration_error

@@ -20,6 +20,7 @@ CHECKS = {
     "champion_predictions_usable": "The champion does so too, or there is none yet.",
     "not_worse_than_champion": "The metric is above the champion's minus the tolerance, on the same rows.",
     "above_floor": "The metric is not below the absolute floor, whatever the champion's is.",
+    "beats_baseline": "The metric is better than that of the naive baseline, if the policy asks for it.",
     "slices_not_worse": "In no slice with enough rows does it lose more than the slice tolerance.",
     "calibrated": "The calibration error is within its limit.",
     "fast_enough": "A prediction takes no longer than its limit.",
@@ -40,6 +41,7 @@ class GatePolicy(Strict):
     metric: str = Field(default="auc", description="auc, f1, logloss, brier or ece")
     tolerance: float = Field(default=0.002, ge=0, description="how much worse than the champion is still accepted")
     floor: float | None = Field(default=None, description="worst acceptable value of the metric")
+    beat_baseline: bool = Field(default=False, description="whether the metric has to be better than the baseline's")
     slice_tolerance: float = Field(default=0.03, ge=0, description="the tolerance within one slice")
     min_slice_rows: int = Field(default=500, ge=1, description="smaller slices are shown, not judged")
     max_latency_ms: float | None = Field(default=None, gt=0, description="median of a one-row prediction")

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from ct_assets.core.baselines import Prior
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
@@ -84,6 +85,7 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
         reigning,
         TestData(holdout[spec.columns], holdout["label"], holdout[list(spec.slices)] if spec.slices else None),
         spec.gate,
+        baseline=Prior(snapshot.positives / snapshot.train_rows),
         bindings=Bindings(
             model={"name": spec.name, "version": challenger.version},
             artifact_digest=challenger.tags["artifact_digest"],

@@ -105,6 +105,7 @@ def render(data: ReportData, images: dict[str, bytes]) -> str:
         warnings=_reasons(verdict, "WARN"),
         margins=_margins(verdict) if verdict.passed else [],
         metrics=_metric_names(data),
+        naive=verdict.metrics.get("baseline"),
         higher_is_better=HIGHER_IS_BETTER,
         checks=[_check_row(check, verdict) for check in verdict.checks],
         slices=slices[:_MOST_SLICES],

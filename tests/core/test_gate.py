@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ct_assets.core.baselines import Prior
 from ct_assets.core.gate import CHECK_NAMES, GatePolicy, TestData, Verdict, VerdictError, validate_new_model
 
 ROWS = 6000
@@ -323,3 +324,19 @@ class Scores:
 
     def predict_proba(self, features: pd.DataFrame, /) -> np.ndarray:
         return self.scores[: len(features)]
+
+
+@pytest.mark.parametrize(("metric", "naive"), [("auc", 0.5), ("logloss", None)])
+def test_the_baseline_is_recorded_and_has_to_be_beaten_where_the_policy_says_so(metric, naive):
+    rate = float(LABEL.mean())
+    naive = naive or -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    policy = GatePolicy(metric=metric, beat_baseline=True)
+    good = validate_new_model(GOOD, None, data(), policy, baseline=Prior(rate))
+    assert good.metrics["baseline"][metric] == pytest.approx(naive, abs=1e-12)
+    (check,) = (c for c in good.checks if c.name == "beats_baseline")
+    assert (check.passed, check.limit) == (True, pytest.approx(naive, abs=1e-12))
+    constant = validate_new_model(Prior(rate / 2), None, data(), policy, baseline=Prior(rate))
+    assert not constant.passed
+    assert any("that of a naive prediction" in reason for reason in constant.reasons())
+    assert validate_new_model(Prior(rate / 2), None, data(), GatePolicy(), baseline=Prior(rate)).passed
+    assert not validate_new_model(GOOD, None, data(), policy).passed, "a baseline that is asked for has to be given"

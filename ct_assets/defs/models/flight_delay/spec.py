@@ -75,5 +75,12 @@ SELECT flight_id, CAST(delay > 15 AS TINYINT) AS label, known_at FROM flight_out
         performance_min_rows=3_000,
         cooldown_days=21,
     ),
-    gate=GatePolicy(tolerance=0.01, floor=0.62, slice_tolerance=0.08, min_slice_rows=500, min_rows=2_000),
+    gate=GatePolicy(
+        tolerance=0.01,
+        floor=0.62,
+        beat_baseline=True,
+        slice_tolerance=0.08,
+        min_slice_rows=500,
+        min_rows=2_000,
+    ),
 )
