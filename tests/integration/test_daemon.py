@@ -24,6 +24,8 @@ from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
 from ct_assets.lib.instance import write_dagster_home
 
+pytestmark = pytest.mark.daemon
+
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 MODEL = "flight_delay"
