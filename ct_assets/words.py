@@ -35,7 +35,7 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
     version = version or str(moves[-1].evidence["version"])
     training = _of_version(records, TRAINING, version)
     if training is None:
-        known = ", ".join(str(r.evidence["version"]) for r in records if r.kind == "training") or "none"
+        known = ", ".join(str(r.evidence["version"]) for r in records if r.kind == TRAINING) or "none"
         raise LookupError(f"{model} has no version {version}; versions: {known}")
     lines = [f"{model} version {version}", ""]
     lines += _why_trained(records, training)

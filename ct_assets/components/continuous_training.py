@@ -77,14 +77,14 @@ class ContinuousTraining(dg.Component):
         return ModelFile
 
     @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003  Dagster's signature
         """From the attributes of a `defs.yaml`."""
         assert isinstance(attributes, ModelFile)
         named = (attributes.feature_sets, attributes.own_feature_sets)
         shared, own = ([found for path in paths for found in _feature_sets(path)] for paths in named)
         return cls(attributes.spec, shared, own)
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
         """All of the model's assets, checks and its automation sensor."""
         model = build_model(self.spec, [*self.feature_sets, *self.own_feature_sets])
         return dg.Definitions.merge(model, *map(build_features, self.own_feature_sets))

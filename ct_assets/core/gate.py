@@ -49,7 +49,7 @@ Scores = npt.NDArray[np.float64]
 class Classifier(Protocol):
     """Anything that gives the probability of class 1, shape (n,) or (n, 2)."""
 
-    def predict_proba(self, features: pd.DataFrame, /) -> Any: ...  # noqa: D102
+    def predict_proba(self, features: pd.DataFrame, /) -> Any: ...  # noqa: D102  the class says it
 
 
 @dataclass(frozen=True)

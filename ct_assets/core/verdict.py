@@ -12,7 +12,6 @@ from ct_assets.core.canonical import digest, iso_utc
 from ct_assets.core.metrics import higher_is_better
 from ct_assets.core.strict import Strict
 
-#: Every verdict holds exactly these checks, in this order; one that the policy does not ask for passes and says so.
 CHECKS = {
     "enough_rows": "The gate judges on enough labelled rows.",
     "labels_usable": "Every label is one that the task knows, and both classes occur.",
@@ -27,7 +26,10 @@ CHECKS = {
     "small_enough": "The artifact is no larger than its limit.",
     "no_leak": "No single feature tells the label almost alone; a warning, with its name.",
 }
-"""Every check of the gate, in order, and what it holds a challenger to."""
+"""The gate's checks and what each holds a challenger to.
+
+Every verdict has exactly these, in this order; one that the policy does not ask for passes and says so.
+"""
 CHECK_NAMES = tuple(CHECKS)
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -235,10 +236,8 @@ def _conclude(loop: Loop, started: float) -> dict[str, Any]:
 
 def _warm_up(home: Path) -> None:
     """Load what the first training needs while the data half takes in its first day."""
-    import skops.io  # noqa: F401
-    from sklearn import ensemble  # noqa: F401
-
-    from ct_assets.lib import report  # noqa: F401
+    for module in ("skops.io", "sklearn.ensemble", "ct_assets.lib.report"):
+        import_module(module)
     from ct_assets.resources.feast import feature_store
     from ct_assets.resources.lake import LakeResource
     from ct_assets.resources.registry import RegistryResource

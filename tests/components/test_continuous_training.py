@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 
 from ct_assets.components import ContinuousTraining
 from ct_assets.components.continuous_training import ModelFile
+from ct_assets.core.spec import ModelSpec
 from ct_assets.definitions import defs
-from ct_assets.defs.models import load_specs
+from ct_assets.defs.models import BESIDES_THE_SPEC, load_specs
 from ct_assets.defs.models.flight_delay.spec import SPEC
 
 CHECKOUT = Path(__file__).parents[2]
@@ -130,6 +131,7 @@ def test_specs_in_yaml_are_found_without_dagster(tmp_path: Path) -> None:
     (folder / "defs.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     assert load_specs(tmp_path) == {"late": SPEC.model_copy(update={"name": "late"})}
     shutil.copytree(folder, tmp_path / "again")
+    assert set(BESIDES_THE_SPEC) == ModelFile.model_fields.keys() - ModelSpec.model_fields.keys()
     with pytest.raises(ValueError, match="two models are called 'late'"):
         load_specs(tmp_path)
     script = "import sys; from ct_assets.defs.models import load_specs; load_specs(); print('dagster' in sys.modules)"

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 
 from ct_assets.lib.instance import open_instance
 from ct_assets.stores.dagster_sqlite import PooledSqliteEventLogStorage
@@ -88,8 +89,19 @@ def test_states_of_checks_are_those_computed_from_all_history(instance: dg.Dagst
 
 
 def test_tables_and_columns_are_asked_for_once(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = instance.event_log_storage
-    assert storage.has_table("asset_keys")
-    assert not storage.has_table("no_such_table")
-    monkeypatch.setattr("sqlalchemy.create_engine", lambda *_, **__: pytest.fail("asked again"))
-    assert storage.has_table("asset_keys")
+    storage, asked = instance.event_log_storage, []
+    column = "_has_asset_key_col_on_connection"
+    for name in ("has_table", column):
+        dagster = getattr(ConsolidatedSqliteEventLogStorage, name)
+        monkeypatch.setattr(
+            ConsolidatedSqliteEventLogStorage,
+            name,
+            lambda *given, ask=dagster: (asked.append(given[-1]), ask(*given))[1],
+        )
+    storage._known_to_exist.clear()
+    for _ in range(2):
+        assert storage.has_table("asset_keys")
+        assert storage.has_asset_key_col("cached_status_data")
+        # What is not there may yet come, with a migration.
+        assert not storage.has_table("no_such_table")
+    assert asked == ["asset_keys", "cached_status_data", "no_such_table", "no_such_table"]
