@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export CT_HOME
 
-.PHONY: help install lock demo test test-daemon lint format dev bench clean
+.PHONY: help install lock demo test lint format dev bench clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +31,6 @@ demo: install  ## A year of flights through the whole loop (DAYS=60 for a short 
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
-
-test-daemon: install  ## Run the tests with the real daemon; they take minutes and want an idle machine
-	$(BIN)/python -m pytest -m daemon
 
 lint: install  ## Format check, lint, types, import direction
 	$(BIN)/ruff format --check .

@@ -127,6 +127,7 @@ def _decision(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: 
     evidence = gather_evidence(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
     record = record_decision(lake.ledger(), spec, evidence, decide(spec.policy, evidence))
     decision = Decision.model_validate(record.evidence["decision"])
+    reconsider(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
     reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
     triggers = ", ".join(decision.triggers) or "none"
     due = retrain_due(lake.ledger(), spec)
@@ -240,18 +241,44 @@ def gather_evidence(lake: Lake, ledger: Ledger, releases: Releases, spec: ModelS
     )
 
 
-def record_decision(ledger: Ledger, spec: ModelSpec, evidence: Evidence, decision: Decision) -> Record:
-    """Write the decision of one moment to the ledger, once."""
+def record_decision(ledger: Ledger, spec: ModelSpec, evidence: Evidence, decision: Decision, after: str = "") -> Record:
+    """Write the decision of one moment to the ledger, once, and once more `after` each day that came late."""
     content = {"decision": decision.model_dump(mode="json"), "evidence": evidence.model_dump(mode="json")}
-    key = f"decision/{spec.name}/{evidence.as_of.isoformat()}"
+    key = f"decision/{spec.name}/{evidence.as_of.isoformat()}" + (f"/after/{after}" if after else "")
     return ledger.append(RETRAIN if decision.retrain else SKIP, spec.name, evidence.as_of, content, key=key)
+
+
+def reconsider(lake: Lake, ledger: Ledger, releases: Releases, spec: ModelSpec, late: str) -> Record | None:
+    """Decide once more for the newest moment, if the labels of an earlier day were joined only now.
+
+    Runs of different days may overtake each other. The newest decision then did not know what it should have known,
+    and no later day may come to make up for it.
+
+    Args:
+        lake: Where the outcomes are.
+        ledger: Where decisions are.
+        releases: Those of the model.
+        spec: The model.
+        late: The day that was just decided about.
+
+    Returns:
+        The new record, if a decision to skip has become one to retrain; a retrain that is due already stays due.
+    """
+    decided = newest(record for kind in DECISIONS for record in ledger.records(kind, spec.name))
+    if decided is None or decided.kind == RETRAIN or pd.Timestamp(decided.as_of) <= end_of(late):
+        return None
+    day = partition_of(pd.Timestamp(decided.as_of) - INSTANT)
+    save_report(lake, spec, "performance", day, performance_report(lake, releases, spec, day))
+    evidence = gather_evidence(lake, ledger, releases, spec, day)
+    decision = decide(spec.policy, evidence)
+    return record_decision(ledger, spec, evidence, decision, after=late) if decision.retrain else None
 
 
 def retrain_due(ledger: Ledger, spec: ModelSpec) -> Record | None:
     """The newest decision, if it was to retrain and no model was judged for it yet.
 
-    Newest in event time: an older day that is decided again, or late, neither asks for a training nor hides that one
-    is due.
+    Newest in event time: an older day that is decided again, or late, neither asks for a training by itself nor hides
+    that one is due.
     """
     decision = newest(record for kind in DECISIONS for record in ledger.records(kind, spec.name))
     judged = newest(ledger.records(VERDICT, spec.name))

@@ -8,9 +8,11 @@ import pytest
 from worlds_of_core import INPUTS, spec_with
 
 from ct_assets.core.ledger import RETRAIN, SKIP, TRAINING, VERDICT, Ledger
+from ct_assets.core.policy import decide as decide_by
 from ct_assets.lake.lake import Lake
-from ct_assets.lib.model_data import labels_known
-from ct_assets.lib.monitoring import retrain_due
+from ct_assets.lake.releases import Releases
+from ct_assets.lib.model_data import labels_known, performance_report, save_report
+from ct_assets.lib.monitoring import gather_evidence, reconsider, record_decision, retrain_due
 from ct_assets.lib.training import _chosen
 from ct_assets.words import explain
 
@@ -59,6 +61,47 @@ def test_an_older_day_that_is_decided_late_changes_nothing(ledger: Ledger, newer
     decide(ledger, 5, newer)
     decide(ledger, 4, older)
     assert (retrain_due(ledger, SPEC) is not None) is due
+
+
+@pytest.fixture
+def first_labels(tmp_path: Path, ledger: Ledger) -> Lake:
+    """Ten labels make a first training; six of day 3 were joined when it was decided about, and day 2 was late."""
+    lake = Lake(tmp_path)
+    lake.dataset("m/performance").write("2013-01-03", outcomes(3, 6))
+    skipped(lake, ledger, 3)
+    return lake
+
+
+def outcomes(day: int, rows: int) -> pa.Table:
+    moments = pa.array([at(day) + pd.Timedelta(hours=12)] * rows, pa.timestamp("us", tz="UTC"))
+    return pa.table({"id": [f"{day}-{n}" for n in range(rows)], "known_at": moments})
+
+
+def skipped(lake: Lake, ledger: Ledger, day: int) -> None:
+    partition, releases = f"2013-01-{day:02d}", Releases(lake.home, "m", ledger)
+    save_report(lake, SPEC, "performance", partition, performance_report(lake, releases, SPEC, partition))
+    evidence = gather_evidence(lake, ledger, releases, SPEC, partition)
+    assert record_decision(ledger, SPEC, evidence, decide_by(SPEC.policy, evidence)).kind == SKIP
+
+
+def test_labels_that_a_late_day_brings_turn_the_newest_decision(first_labels: Lake, ledger: Ledger) -> None:
+    first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 4))
+    skipped(first_labels, ledger, 2)
+    releases = Releases(first_labels.home, "m", ledger)
+    record = reconsider(first_labels, ledger, releases, SPEC, "2013-01-02")
+    assert record is not None
+    assert (record.kind, pd.Timestamp(record.as_of)) == (RETRAIN, at(4))
+    assert record.evidence["evidence"]["known_labels"] == 10
+    assert retrain_due(ledger, SPEC) == record
+    assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-02") is None
+
+
+def test_a_late_day_that_tips_nothing_writes_nothing(first_labels: Lake, ledger: Ledger) -> None:
+    first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 3))
+    releases = Releases(first_labels.home, "m", ledger)
+    assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-02") is None
+    assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-03") is None
+    assert len(ledger.records()) == 1
 
 
 def test_why_tells_the_newest_decision_in_event_time(ledger: Ledger) -> None:
