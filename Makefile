@@ -1,7 +1,8 @@
 # `make demo` runs the main job, `make test` passes the tests; both set everything up first.
 PYTHON ?= python3
 CT_HOME ?= $(CURDIR)/.ct
-DAYS ?= 365
+EXAMPLE ?= flight_delay
+DAYS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -26,8 +27,8 @@ lock:  ## Compile requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --python-version 3.11 --output-file requirements.lock
 
-demo: install  ## A year of flights through the whole loop (DAYS=60 for a short one)
-	@$(BIN)/ct demo --days $(DAYS)
+demo: install  ## A year of flights through the whole loop (DAYS=60 for a short one, EXAMPLE=name for another)
+	@$(BIN)/ct demo --example $(EXAMPLE) $(if $(DAYS),--days $(DAYS))
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -21,7 +21,7 @@ from ct_assets.core.training import predict, train
 from ct_assets.core.verdict import Verdict
 from ct_assets.defs.features.flights import FEATURE_SETS
 from ct_assets.defs.models.flight_delay.spec import SPEC
-from ct_assets.defs.sources.contracts import SOURCES
+from ct_assets.defs.sources.contracts import DOMAIN, SOURCES
 from ct_assets.feeds import feed_wave
 from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
@@ -34,7 +34,7 @@ from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_trai
 from ct_assets.lib.features import compute, publish
 from ct_assets.lib.model_data import join_outcomes, performance_report, save_report, score_day
 from ct_assets.lib.monitoring import drift_of_day
-from ct_assets.lib.partitions import ARRIVAL_DAYS, end_of
+from ct_assets.lib.partitions import end_of
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 
 
@@ -114,7 +114,7 @@ class BareLoop:
         as_of, version = pd.Timestamp(training.as_of), str(self.version)
         views = service_versions(self.store, SPEC.feature_service)
         features = FeatureVersions(views, versions_digest(views))
-        first = pd.Timestamp(ARRIVAL_DAYS.start)
+        first = pd.Timestamp(DOMAIN.first_day, tz="UTC")
         snapshot = build_training_set(self.lake, self.store, SPEC, as_of, first, features)
         holdout = read_examples(self.lake, snapshot, "holdout")
         trained = train(SPEC, read_examples(self.lake, snapshot, "train"), holdout, training.estimator)

@@ -40,16 +40,19 @@ def run_demo_loop(home: Path, days: int) -> None:
     from rich.console import Console
 
     from ct_assets.demo.driving import quiet
-    from ct_assets.demo.run import FIRST_DAY, Loop
+    from ct_assets.demo.examples import DEFAULT, example_of
+    from ct_assets.demo.run import Loop, recorded_days
 
     quiet()
-    Loop(home, _calendar(FIRST_DAY, days), faults=True, console=Console(file=StringIO())).run("")
+    example = example_of(DEFAULT)
+    Loop(home, example, recorded_days(example, days), faults=True, console=Console(file=StringIO())).run("")
 
 
 def run_bare_loop(home: Path, days: int) -> None:
     """The script. What Dagster's import costs is noted, since a script that is not part of this package has none."""
     from ct_assets.demo.driving import quiet
-    from ct_assets.demo.run import FIRST_DAY
+    from ct_assets.demo.examples import DEFAULT, example_of
+    from ct_assets.demo.run import recorded_days
 
     quiet()
     import duckdb  # noqa: F401
@@ -65,15 +68,11 @@ def run_bare_loop(home: Path, days: int) -> None:
     from benchmarks._bare_loop import BareLoop, read_plan
 
     loop = BareLoop(home, read_plan(home / PLAN))
-    for day in _calendar(FIRST_DAY, days):
+    for day in recorded_days(example_of(DEFAULT), days):
         loop.day(day)
 
 
 ARMS: dict[str, Callable[[Path, int], None]] = {DEMO: run_demo_loop, BARE: run_bare_loop}
-
-
-def _calendar(first: pd.Timestamp, days: int) -> list[str]:
-    return [(first + pd.Timedelta(days=n)).date().isoformat() for n in range(days)]
 
 
 def measure(days: int, repetitions: int) -> tuple[Claim, list[Table]]:

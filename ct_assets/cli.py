@@ -22,29 +22,34 @@ console = Console()
 
 @app.command()
 def demo(
-    days: Annotated[int, typer.Option(min=1, max=366, help="Days of 2013 to let arrive.")] = 365,
+    example: Annotated[str, typer.Option(help="Which recorded example.")] = "flight_delay",
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Days to let arrive; else the example's own.")
+    ] = None,
     faults: Annotated[bool, typer.Option(help="Plant bad batches.")] = True,
 ) -> None:
-    """Run the main job: a year of flights, day by day, through the whole loop."""
+    """Run the main job: a recorded feed, day by day, through the whole loop."""
+    from ct_assets.demo.examples import example_of
     from ct_assets.demo.run import run_demo
     from ct_assets.demo.story import tell
 
-    home = _home()
-    tell(run_demo(home, days, console, faults), home, console)
+    home, chosen = _home(), example_of(example)
+    tell(run_demo(home, chosen, days or chosen.days, console, faults), home, chosen, console)
 
 
 @app.command()
 def feed(
-    days: Annotated[int, typer.Option(min=1, max=366, help="How many days to land.")] = 1,
+    example: Annotated[str, typer.Option(help="Which recording.")] = "flight_delay",
+    days: Annotated[int, typer.Option(min=1, help="How many days to land.")] = 1,
     first: Annotated[str, typer.Option(help="First day, YYYY-MM-DD; the day after the last one fed when empty.")] = "",
     every: Annotated[float, typer.Option(min=0, help="Seconds between two days.")] = 0.0,
     faults: Annotated[bool, typer.Option(help="Plant bad batches.")] = False,
 ) -> None:
-    """Land flights as an operational system would send them, one file a source and day."""
+    """Land recorded days as an operational system would send them, one file a source and day."""
     from ct_assets.feeds.pace import land_days
 
     day = None
-    for day, written in land_days(_home(), days, first, every, faults):
+    for day, written in land_days(_home(), example, days, first, every, faults):
         console.print(f"{day}: {written} file(s) landed")
     if day is None:
         console.print("Nothing landed: the recording has been fed to its end.")
@@ -52,18 +57,21 @@ def feed(
 
 @app.command()
 def status(
-    model: Annotated[str, typer.Argument(help="A model; all when left out.")] = "",
+    model: Annotated[str, typer.Argument(help="A model; all that have begun when left out.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model; a list for several.")] = False,
 ) -> None:
     """Show what arrived, what was decided, and what serves."""
-    from ct_assets.defs.sources.contracts import SOURCES
+    from ct_assets.defs.models import sources_of
     from ct_assets.lake.summary import summarize
     from ct_assets.resources.lake import open_ledger
     from ct_assets.words import status_tables
 
     home = _home()
     models = [_known(model)] if model else list(_specs())
-    summaries = [summarize(home, open_ledger(home), [s.name for s in SOURCES], name) for name in models]
+    specs = _specs()
+    summaries = [summarize(home, open_ledger(home), [s.name for s in sources_of(specs[n])], n) for n in models]
+    begun = [summary for summary in summaries if summary["batches"]["landed"]]
+    summaries = summaries if model else begun or summaries
     if as_json:
         typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
         return

@@ -1,23 +1,31 @@
 """One model from one `defs.yaml`: its spec in YAML, and all of its assets, checks and automation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel, Field, model_validator
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.contract import Source
+from ct_assets.lib.domains import build_sources
 from ct_assets.lib.features import FeatureSet, build_features
 from ct_assets.lib.model import build_model
 
+T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("template")
 
 
 class ModelFile(ModelSpec):
-    """The attributes of a `defs.yaml`: a `ModelSpec`, and where its features are computed."""
+    """The attributes of a `defs.yaml`: a `ModelSpec`, its sources, and where its features are computed."""
 
+    own_sources: tuple[str, ...] = Field(
+        (),
+        description="Import paths of `Source`s, or of sequences of them, that come with this model: their assets, and "
+        "the sensors of their domain, are made here, once.",
+    )
     feature_sets: tuple[str, ...] = Field(
         (), description="Import paths of `FeatureSet`s, or of sequences of them, that the service reads and that exist."
     )
@@ -62,12 +70,18 @@ class ContinuousTraining(dg.Component):
         spec: The model.
         feature_sets: Where the views of its feature service are computed, as far as others make their assets.
         own_feature_sets: The rest of them.
+        own_sources: Sources that no other model brings.
     """
 
     def __init__(
-        self, spec: ModelSpec, feature_sets: Sequence[FeatureSet], own_feature_sets: Sequence[FeatureSet] = ()
+        self,
+        spec: ModelSpec,
+        feature_sets: Sequence[FeatureSet],
+        own_feature_sets: Sequence[FeatureSet] = (),
+        own_sources: Sequence[Source] = (),
     ) -> None:
         self.spec = spec
+        self.own_sources = own_sources
         self.feature_sets = feature_sets
         self.own_feature_sets = own_feature_sets
 
@@ -80,24 +94,31 @@ class ContinuousTraining(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003  Dagster's signature
         """From the attributes of a `defs.yaml`."""
         assert isinstance(attributes, ModelFile)
-        named = (attributes.feature_sets, attributes.own_feature_sets)
-        shared, own = ([found for path in paths for found in _feature_sets(path)] for paths in named)
-        return cls(attributes.spec, shared, own)
+        return cls(
+            attributes.spec,
+            _imported("feature_sets", attributes.feature_sets, FeatureSet),
+            _imported("own_feature_sets", attributes.own_feature_sets, FeatureSet),
+            _imported("own_sources", attributes.own_sources, Source),
+        )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
         """All of the model's assets, checks and its automation sensor."""
         model = build_model(self.spec, [*self.feature_sets, *self.own_feature_sets])
-        return dg.Definitions.merge(model, *map(build_features, self.own_feature_sets))
+        return dg.Definitions.merge(model, build_sources(self.own_sources), *map(build_features, self.own_feature_sets))
 
 
-def _feature_sets(path: str) -> Sequence[FeatureSet]:
-    module, _, name = path.rpartition(".")
-    expected = "expected the import path of a FeatureSet or of a sequence of them"
-    try:
-        found: Any = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"feature_sets: {path!r} cannot be imported ({error}); {expected}") from error
-    sets = [found] if isinstance(found, FeatureSet) else found
-    if not isinstance(sets, Sequence) or not all(isinstance(each, FeatureSet) for each in sets):
-        raise ValueError(f"feature_sets: {path!r} is a {type(found).__name__}; {expected}")
-    return sets
+def _imported(field: str, paths: Iterable[str], kind: type[T]) -> list[T]:
+    """What import paths name, each one object or a sequence of them."""
+    found: list[T] = []
+    expected = f"expected the import path of a {kind.__name__} or of a sequence of them"
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        try:
+            named: Any = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"{field}: {path!r} cannot be imported ({error}); {expected}") from error
+        several = [named] if isinstance(named, kind) else named
+        if not isinstance(several, Sequence) or not all(isinstance(each, kind) for each in several):
+            raise ValueError(f"{field}: {path!r} is a {type(named).__name__}; {expected}")
+        found += several
+    return found

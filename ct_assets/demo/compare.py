@@ -1,4 +1,4 @@
-"""What actually served against two models that did not: one trained once, one retrained every month."""
+"""What actually served against two models that did not: one trained once, one retrained by the calendar."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,29 +20,40 @@ FIRST_MONTHS = 3
 
 
 class Comparison:
-    """Measures what served, a static model and a monthly one on the same events.
+    """Measures what served, a static model and one retrained by the calendar on the same events.
 
-    A month can be worked off as soon as the loop has scored it, which uses a core that has nothing else to do.
+    A part can be worked off as soon as the loop has scored it, which uses a core that has nothing else to do.
 
     Args:
         home: `$CT_HOME`.
         spec: The model.
         start: First day of history.
         end: End of history.
+        every: How often the third one is retrained, as a pandas offset.
+        arm: What that one is called.
     """
 
-    def __init__(self, home: Path, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> None:
+    def __init__(
+        self,
+        home: Path,
+        spec: ModelSpec,
+        start: pd.Timestamp,
+        end: pd.Timestamp,
+        every: str = "MS",
+        arm: str = "monthly",
+    ) -> None:
         self.home = home
         self.spec = spec
         self.end = end
-        moments = [m for m in pd.date_range(start, end, freq="MS", tz="UTC")[FIRST_MONTHS:] if m < end]
-        # The first month's model is the static one; it goes on to the end, and the others to the next month.
+        self.arm = arm
+        moments = [m for m in pd.date_range(start + pd.DateOffset(months=FIRST_MONTHS), end, freq=every) if m < end]
+        # The first model is the static one; it goes on to the end, and the others to the next one's moment.
         self._todo = list(zip(moments, [end, *moments[2:], end], strict=False))
         self._parts: dict[pd.Timestamp, Future[pd.DataFrame]] = {}
         self._pool = ProcessPoolExecutor(2, get_context("spawn"), be_a_child)
 
     def advance(self, scored: pd.Timestamp) -> None:
-        """Work on one month, the one with the most to learn from, if none is in work and one was scored to its end.
+        """Work on one part, the one with the most to learn from, if none is in work and one was scored to its end.
 
         Args:
             scored: All events before this moment have been scored.
@@ -56,8 +67,8 @@ class Comparison:
         """Work off what is left.
 
         Returns:
-            For each metric: `served`, `static` and `monthly_mean` as the mean over months, and `served_monthly`,
-            `static_monthly` and `monthly` by month. Empty before the first training moment.
+            For each metric: `served`, `static` and `<arm>_mean` as the mean over months, and `served_monthly`,
+            `static_monthly` and `<arm>` by month. Empty before the first training moment.
         """
         while self._todo:
             self._submit(*self._todo.pop())
@@ -71,9 +82,9 @@ class Comparison:
         arms = {
             "served": served.loc[(served["event_timestamp"] >= first) & served[PREDICTION].notna()],
             "static": parts[0],
-            "monthly": pd.concat([parts[0][parts[0]["event_timestamp"] < second], *parts[1:]]),
+            self.arm: pd.concat([parts[0][parts[0]["event_timestamp"] < second], *parts[1:]]),
         }
-        # A label that was not known when its month was predicted is by now.
+        # A label that was not known when its part was predicted is by now.
         known = served.loc[served["label"].notna(), "label"]
         months = {
             arm: monthly_metrics(
@@ -83,7 +94,7 @@ class Comparison:
             )
             for arm, rows in arms.items()
         }
-        return {metric: _figures(months, metric) for metric in METRICS}
+        return {metric: _figures(months, metric, self.arm) for metric in METRICS}
 
     def _submit(self, moment: pd.Timestamp, until: pd.Timestamp) -> None:
         self._parts[moment] = self._pool.submit(_replay, self.home, self.spec, moment, until)
@@ -118,13 +129,13 @@ WHERE s.event_timestamp < $until ORDER BY s.event_timestamp, {id_column}
     return Lake(home).query(sql, {scored: Window(), outcomes: Window()}, until, {"until": until}).to_pandas()
 
 
-def _figures(arms: dict[str, pd.DataFrame], metric: str) -> dict[str, Any]:
+def _figures(arms: dict[str, pd.DataFrame], metric: str, by_calendar: str) -> dict[str, Any]:
     months: dict[str, dict[Any, Any]] = {arm: frame[metric].round(6).to_dict() for arm, frame in arms.items()}
     return {
         "served": _mean(months["served"].values()),
         "static": _mean(months["static"].values()),
-        "monthly": months["monthly"],
-        "monthly_mean": _mean(months["monthly"].values()),
+        by_calendar: months[by_calendar],
+        f"{by_calendar}_mean": _mean(months[by_calendar].values()),
         "served_monthly": months["served"],
         "static_monthly": months["static"],
     }

@@ -13,6 +13,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+from ct_assets.demo.examples import Example
 from ct_assets.lake.paths import write_atomically
 
 
@@ -33,11 +34,12 @@ class DayDone:
     error: str = ""
 
 
-def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDone]") -> None:
+def run_data_plane(home: str, example: Example, days: list[str], faults: bool, done: "Queue[DayDone]") -> None:
     """Feed day after day and let the data sensors take it in; the entry point of the child process.
 
     Args:
         home: `$CT_HOME`.
+        example: What to feed.
         days: UTC days to feed.
         faults: Whether the upstream system makes its planted mistakes.
         done: Takes one report a day.
@@ -46,7 +48,7 @@ def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDon
 
     be_a_child()
     try:
-        _run(Path(home), days, faults, done)
+        _run(Path(home), example, days, faults, done)
     except Exception:
         done.put(DayDone("", error=traceback.format_exc()))
     done.close()
@@ -55,11 +57,11 @@ def run_data_plane(home: str, days: list[str], faults: bool, done: "Queue[DayDon
     os._exit(0)
 
 
-def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]") -> None:
-    from ct_assets.demo.driving import DATA_SENSORS, load_driver, settle_memory
+def _run(home: Path, example: Example, days: list[str], faults: bool, done: "Queue[DayDone]") -> None:
+    from ct_assets.defs.models import load_specs, sources_of
+    from ct_assets.demo.driving import load_driver, settle_memory
     from ct_assets.feeds import feed_wave
-    from ct_assets.feeds.faults import deliveries
-    from ct_assets.feeds.nycflights import NycFlights
+    from ct_assets.feeds.recordings import open_recording
     from ct_assets.lib.driver import Run
 
     report = DayDone("")
@@ -69,17 +71,19 @@ def _run(home: Path, days: list[str], faults: bool, done: "Queue[DayDone]") -> N
         if not run.success:
             report.failed.append({"partition": run.partition, "errors": list(run.errors)})
 
-    driver = load_driver(home, "data", DATA_SENSORS, on_run)
-    feed = NycFlights()
+    domain = sources_of(load_specs()[example.model])[0].domain.name
+    state = example.folder(home)
+    driver = load_driver(home, state / "cursors-data", (f"{domain}_arrivals", f"{domain}_automation"), on_run)
+    feed = open_recording(example.model)
     settle_memory()
     driver.settle()
     for day in days:
         report.day = day
-        for wave in deliveries(feed, date.fromisoformat(day), faults):
+        for wave in feed.waves(date.fromisoformat(day), faults):
             feed_wave(wave, str(home))
             driver.settle()
         driver.save()
-        write_atomically(home / "demo" / "data_plane.json", json.dumps({"day": day}).encode())
+        write_atomically(state / "data_plane.json", json.dumps({"day": day}).encode())
         report.seconds |= {f"data_{stage}": seconds for stage, seconds in driver.seconds.items()}
         driver.seconds.clear()
         done.put(report)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ct_assets.lib.driver import Driver, Run
 
-DATA_SENSORS = ("arrivals", "data_automation")
-
 
 def quiet() -> None:
     """Keep libraries from talking over the progress display, and from sending anything home."""
@@ -40,13 +38,13 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def load_driver(home: Path, name: str, sensors: Collection[str], on_run: "Callable[[Run], None]") -> "Driver":
-    """A driver for some of the sensors, with its cursors under `home`, apart from those of the other half."""
+def load_driver(home: Path, state: Path, sensors: Collection[str], on_run: "Callable[[Run], None]") -> "Driver":
+    """A driver for some of the sensors, with its cursors in `state`, apart from those of the other half."""
     from ct_assets.definitions import defs
     from ct_assets.lib.driver import Driver
     from ct_assets.lib.instance import open_instance
 
-    return Driver(defs(), open_instance(home), home / "demo" / f"cursors-{name}", on_run, sensors)
+    return Driver(defs(), open_instance(home), state, on_run, sensors)
 
 
 def settle_memory() -> None:

@@ -22,36 +22,38 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ct_assets.core.ledger import PROMOTION, RETRAIN, VERDICT
 from ct_assets.demo.data_plane import DayDone, run_data_plane
 from ct_assets.demo.driving import load_driver, quiet, settle_memory
+from ct_assets.demo.examples import Example
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Releases
 
-FIRST_DAY = pd.Timestamp("2013-01-01", tz="UTC")
-SABOTAGE_FROM = pd.Timestamp("2013-02-01", tz="UTC")
-"""The first promotion after this is followed by a training on shuffled labels."""
 SAVE_EVERY_DAYS = 5
 
 
-def run_demo(home: Path, days: int, console: Console, faults: bool = True) -> dict[str, Any]:
-    """Let `days` days of flights arrive and the platform do the rest.
+def run_demo(home: Path, example: Example, days: int, console: Console, faults: bool = True) -> dict[str, Any]:
+    """Let `days` days of an example's feed arrive and the platform do the rest.
 
     A demo that was killed goes on where it stopped; one that was finished only tells its result again.
 
     Args:
         home: `$CT_HOME`.
-        days: Number of days from 1 January 2013.
+        example: What arrives, and for which model.
+        days: Number of days from the first one that was recorded.
         console: Where progress is shown.
         faults: Whether the planted mistakes happen.
 
     Returns:
-        The summary, also written to `demo/summary.json`.
+        The summary, also written to `summary.json` in the example's folder.
+
+    Raises:
+        ValueError: Fewer days were recorded, or the home has come further than that.
     """
     started = time.perf_counter()
     quiet()
     # Resources and the data half's process find their home by it.
     os.environ["CT_HOME"] = str(home)
-    calendar = [(FIRST_DAY + timedelta(days=n)).date().isoformat() for n in range(days)]
+    state, calendar = example.folder(home), recorded_days(example, days)
     with _alone(home):
-        progress, finished = _read(home / "demo" / "progress.json"), _read(home / "demo" / "summary.json")
+        progress, finished = _read(state / "progress.json"), _read(state / "summary.json")
         reached = progress.get("day", "")
         if finished.get("until", "") >= calendar[-1]:
             if finished["until"] > calendar[-1]:
@@ -61,10 +63,26 @@ def run_demo(home: Path, days: int, console: Console, faults: bool = True) -> di
             raise ValueError(
                 f"{home} has come to {reached}, which is beyond {days} days; ask for more days, or use another CT_HOME"
             )
-        loop = Loop(home, calendar, faults, console)
+        loop = Loop(home, example, calendar, faults, console)
         loop.seconds.update(progress.get("seconds", {}))
         loop.run(reached)
         return _conclude(loop, started)
+
+
+def recorded_days(example: Example, days: int) -> list[str]:
+    """The first `days` days of arrival of an example's domain.
+
+    Raises:
+        ValueError: It has fewer.
+    """
+    from ct_assets.defs.models import load_specs, sources_of
+
+    domain = sources_of(load_specs()[example.model])[0].domain
+    calendar = [domain.first_day + timedelta(days=n) for n in range(days)]
+    if domain.last_day and calendar[-1] > domain.last_day:
+        recorded = (domain.last_day - domain.first_day).days + 1
+        raise ValueError(f"{days} days of {example.model} were asked for, {recorded} are recorded; ask for fewer")
+    return [day.isoformat() for day in calendar]
 
 
 @contextmanager
@@ -84,35 +102,41 @@ class Loop:
 
     Args:
         home: `$CT_HOME`.
+        example: What arrives, and for which model.
         calendar: UTC days in order.
         faults: Whether the planted mistakes happen.
         console: Where progress is shown.
     """
 
-    def __init__(self, home: Path, calendar: list[str], faults: bool, console: Console) -> None:
-        from ct_assets.defs.models.flight_delay.spec import SPEC
+    def __init__(self, home: Path, example: Example, calendar: list[str], faults: bool, console: Console) -> None:
+        from ct_assets.defs.models import load_specs
         from ct_assets.demo.compare import Comparison
 
         self.home = home
+        self.example = example
+        self.folder = example.folder(home)
         self.calendar = calendar
         self.faults = faults
         self.console = console
-        self.spec = SPEC
-        self.comparison = Comparison(home, SPEC, FIRST_DAY, FIRST_DAY + timedelta(days=len(calendar)))
+        self.spec = load_specs()[example.model]
+        start, end = pd.Timestamp(calendar[0], tz="UTC"), pd.Timestamp(calendar[-1], tz="UTC") + timedelta(days=1)
+        self.comparison = Comparison(home, self.spec, start, end, example.every, example.arm)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, last: str) -> None:
         """Work off every day after `last`, the last one that was saved."""
-        data_done = _read(self.home / "demo" / "data_plane.json").get("day", "")
+        data_done = _read(self.folder / "data_plane.json").get("day", "")
         todo = [day for day in self.calendar if day > last]
         if not todo:
             return
         context = get_context("spawn")
         done = context.Queue()
         feeding = [day for day in self.calendar if day > data_done]
-        child = context.Process(target=run_data_plane, args=(str(self.home), feeding, self.faults, done), daemon=True)
+        arguments = (str(self.home), self.example, feeding, self.faults, done)
+        child = context.Process(target=run_data_plane, args=arguments, daemon=True)
         child.start()
-        self._driver = load_driver(self.home, "models", [f"{self.spec.name}_automation"], self._on_run)
+        cursors = self.folder / "cursors-models"
+        self._driver = load_driver(self.home, cursors, [f"{self.spec.name}_automation"], self._on_run)
         _warm_up(self.home)
         settle_memory()
         try:
@@ -188,7 +212,8 @@ class Loop:
         from ct_assets.resources.lake import open_ledger
 
         promotions = open_ledger(self.home).records(PROMOTION, self.spec.name)
-        late = [r for r in promotions if pd.Timestamp(r.as_of) >= SABOTAGE_FROM]
+        first = pd.Timestamp(self.example.sabotage_from, tz="UTC")
+        late = [r for r in promotions if pd.Timestamp(r.as_of) >= first]
         # A demo that goes on after a kill may promote the same challenger again, and is to plant this once.
         if not late or promotions[-1] != late[0]:
             return
@@ -212,25 +237,25 @@ class Loop:
             self.seconds[f"model_{stage}"] += seconds
         self._driver.seconds.clear()
         progress = {"day": day, "seconds": dict(self.seconds)}
-        write_atomically(self.home / "demo" / "progress.json", json.dumps(progress).encode())
+        write_atomically(self.folder / "progress.json", json.dumps(progress).encode())
 
 
 def _conclude(loop: Loop, started: float) -> dict[str, Any]:
-    from ct_assets.defs.sources.contracts import SOURCES
+    from ct_assets.defs.models import sources_of
     from ct_assets.lake.summary import summarize
     from ct_assets.resources.lake import open_ledger
 
     begun = time.perf_counter()
-    with loop.console.status("comparing with a model trained once and one retrained monthly"):
+    with loop.console.status("comparing with a model trained once and one retrained by the calendar"):
         figures = loop.comparison.finish()
     loop.seconds["compare"] += time.perf_counter() - begun
     loop.seconds["total"] += time.perf_counter() - started
     home = loop.home
-    summary = summarize(home, open_ledger(home), [s.name for s in SOURCES], loop.spec.name)
+    summary = summarize(home, open_ledger(home), [s.name for s in sources_of(loop.spec)], loop.spec.name)
     summary |= (
         figures | {"until": loop.calendar[-1]} | {"seconds": {k: round(v, 2) for k, v in sorted(loop.seconds.items())}}
     )
-    write_atomically(home / "demo" / "summary.json", json.dumps(summary, indent=2).encode())
+    write_atomically(loop.folder / "summary.json", json.dumps(summary, indent=2).encode())
     return summary
 
 

@@ -6,14 +6,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ct_assets.demo.compare import FIRST_MONTHS
+from ct_assets.demo.examples import Example
 from ct_assets.words import decisions_table
 
 
-def tell(summary: dict[str, Any], home: Path, console: Console) -> None:
+def tell(summary: dict[str, Any], home: Path, example: Example, console: Console) -> None:
     """Print what was decided and why, and where to look next."""
     console.print(decisions_table(summary))
     if summary.get("auc"):
-        console.print(_comparison(summary))
+        console.print(_comparison(summary, example.arm))
     batches, rows = summary["batches"], summary["rows"]
     console.print(
         f"{summary['days']} days, {batches['landed']} batches landed ({batches['quarantined']} quarantined, "
@@ -21,19 +23,20 @@ def tell(summary: dict[str, Any], home: Path, console: Console) -> None:
         f"{summary['seconds']['total']:.0f} seconds."
     )
     console.print(
-        f"Reports: {home}/reports/flight_delay/   Quarantine: {home}/quarantine/   Summary: {home}/demo/summary.json"
+        f"Reports: {home}/reports/{example.model}/   Quarantine: {home}/quarantine/   "
+        f"Summary: {example.folder(home)}/summary.json"
     )
     console.print(
-        "Look at it: [bold]make dev[/] (Dagster UI, server), [bold]ct status[/], [bold]ct why flight_delay[/]"
+        f"Look at it: [bold]make dev[/] (Dagster UI, server), [bold]ct status[/], [bold]ct why {example.model}[/]"
     )
 
 
-def _comparison(summary: dict[str, Any]) -> Table:
-    table = Table(title="What served, against models that did not (means over months from April)", title_justify="left")
-    for column in ("", "served", "trained once, Jan-Mar", "retrained monthly"):
+def _comparison(summary: dict[str, Any], arm: str) -> Table:
+    table = Table(title="What served, against models that did not (means over months)", title_justify="left")
+    for column in ("", "served", f"trained once, on {FIRST_MONTHS} months", f"retrained {arm}"):
         table.add_column(column)
     for metric in ("auc", "logloss"):
         figures = summary[metric]
         if figures:
-            table.add_row(metric, *(f"{figures[arm]:.4f}" for arm in ("served", "static", "monthly_mean")))
+            table.add_row(metric, *(f"{figures[arm]:.4f}" for arm in ("served", "static", f"{arm}_mean")))
     return table

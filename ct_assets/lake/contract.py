@@ -1,12 +1,27 @@
 """What a source promises, and the batches that break the promise."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Literal
 
 import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Sources that share a calendar of arrival days, a group of the asset graph and the sensors that watch it.
+
+    Attributes:
+        name: Name of the group; the sensors' names begin with it.
+        first_day: First UTC day of arrival.
+        last_day: Last one; None for a live feed, whose days go on.
+    """
+
+    name: str = "data"
+    first_day: date = date(2000, 1, 1)
+    last_day: date | None = None
 
 
 @dataclass(frozen=True)
@@ -19,6 +34,7 @@ class Source:
         key: Columns that name a row, which arrives once; in a reference table, each version of it.
         description: One sentence for the asset catalog.
         owner: `team:name` or an e-mail address.
+        domain: What it belongs to; a model reads sources of one domain.
         daily: One partition per arrival day; otherwise the source is a reference table without partitions: each file
             brings the rows that are new, a changed one with a later `known_at`, and may bring the others again.
         stable: Numeric columns whose distribution does not move overnight; a jump means that the sender changed.
@@ -35,6 +51,7 @@ class Source:
     key: tuple[str, ...]
     description: str
     owner: str
+    domain: Domain = Domain()
     daily: bool = True
     stable: tuple[str, ...] = ()
     min_rows: int = 1

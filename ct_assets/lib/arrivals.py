@@ -3,14 +3,13 @@
 import json
 import time
 from collections.abc import Sequence
-from functools import cache
 from hashlib import sha256
 
 import dagster as dg
 from fsspec.core import url_to_fs
 
-from ct_assets.lake.contract import Source
-from ct_assets.lib.partitions import ARRIVAL_DAYS
+from ct_assets.lake.contract import Domain, Source
+from ct_assets.lib.partitions import arrival_days
 from ct_assets.lib.sources import landing_key
 from ct_assets.resources.lake import LakeResource
 
@@ -18,15 +17,17 @@ SETTLE_SECONDS = 1.0
 """A file younger than this may still be written to, unless it looks the same at two looks."""
 
 
-def build_arrival_sensor(sources: Sequence[Source], minimum_interval_seconds: int = 10) -> dg.SensorDefinition:
-    """A sensor that reports each landed file once as a materialization of its landing folder.
+def build_arrival_sensor(
+    domain: Domain, sources: Sequence[Source], minimum_interval_seconds: int = 10
+) -> dg.SensorDefinition:
+    """A sensor that reports each landed file of a domain once as a materialization of its landing folder.
 
     Its cursor holds one entry for each file that lies in landing at the moment, and ingested files leave landing, so
     it stays as small as the backlog.
     """
 
     @dg.sensor(
-        name="arrivals",
+        name=f"{domain.name}_arrivals",
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reports files that have landed whole.",
@@ -42,10 +43,11 @@ def build_arrival_sensor(sources: Sequence[Source], minimum_interval_seconds: in
             misplaced += [f"{source.name}/{name}" for name in landed if not _in_place(source, name)]
             events += _news(source, {name: state for name, state in landed.items() if _in_place(source, name)})
         if misplaced:
+            days = arrival_days(domain)
             context.log.warning(
                 f"not taken in, as they lie in no folder of an arrival day: {', '.join(misplaced)}; expected "
-                f"landing/<source>/<day>/<file> with a day from {ARRIVAL_DAYS.get_first_partition_key()} to "
-                f"{ARRIVAL_DAYS.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them"
+                f"landing/<source>/<day>/<file> with a day from {days.get_first_partition_key()} to "
+                f"{days.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them"
             )
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 
@@ -81,12 +83,7 @@ def _in_place(source: Source, name: str) -> bool:
     *folders, _ = name.split("/")
     if not source.daily:
         return not folders
-    return len(folders) == 1 and folders[0] in _days()
-
-
-@cache
-def _days() -> frozenset[str]:
-    return frozenset(ARRIVAL_DAYS.get_partition_keys())
+    return len(folders) == 1 and arrival_days(source.domain).has_partition_key(folders[0])
 
 
 def _news(source: Source, landed: dict[str, str]) -> list[dg.AssetMaterialization]:

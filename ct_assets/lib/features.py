@@ -15,8 +15,8 @@ from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.engine import fetch
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
-from ct_assets.lib.sources import GROUP, arrow_schema
+from ct_assets.lib.partitions import arrival_days, day_before, end_of
+from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 
@@ -71,14 +71,14 @@ def build_features(features: FeatureSet) -> dg.Definitions:
     The condition stands on the first of them alone: Dagster requests the others along with it.
     """
     source = features.source
-    partitions = ARRIVAL_DAYS if source.daily else None
+    partitions = arrival_days(source.domain) if source.daily else None
     first = next(iter(features.views))
     specs = [
         dg.AssetSpec(
             feature_key(view),
             deps=[source.name],
             description=f"Feature view `{view}`: rows as known at that time, and the newest of them online.",
-            group_name=GROUP,
+            group_name=source.domain.name,
             owners=[features.owner],
             kinds={"duckdb", "feast"},
             partitions_def=partitions,

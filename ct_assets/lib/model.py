@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.contract import Domain
 from ct_assets.lib.automation import automation_sensor
 from ct_assets.lib.features import FeatureSet
 from ct_assets.lib.model_data import build_scored
@@ -21,12 +22,28 @@ def build_model(
         spec: The model.
         feature_sets: Where the views of its feature service are computed.
         minimum_interval_seconds: Time between two ticks of its sensor.
+
+    Raises:
+        ValueError: The feature sets name no source that arrives by days, or sources of several domains.
     """
+    domain = _domain_of(spec, feature_sets)
     return dg.Definitions(
         assets=[
-            build_scored(spec, feature_sets),
-            build_monitoring(spec),
-            *build_training_assets(spec),
+            build_scored(spec, domain, feature_sets),
+            build_monitoring(spec, domain),
+            *build_training_assets(spec, domain),
         ],
         sensors=[automation_sensor(spec.name, minimum_interval_seconds)],
     )
+
+
+def _domain_of(spec: ModelSpec, feature_sets: Sequence[FeatureSet]) -> Domain:
+    """The domain whose days the model lives by."""
+    found = {each.source.name: each.source.domain for each in feature_sets if each.source.daily}
+    if len(set(found.values())) != 1:
+        told = ", ".join(f"{source} of {domain.name}" for source, domain in found.items()) or "no daily source"
+        raise ValueError(
+            f"the feature sets of {spec.name} read {told}; expected daily sources of one domain, whose days the model "
+            "lives by"
+        )
+    return next(iter(found.values()))

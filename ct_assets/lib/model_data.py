@@ -15,6 +15,7 @@ from ct_assets.core.inputs import model_inputs
 from ct_assets.core.metrics import metrics_for
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import PREDICTION, predict
+from ct_assets.lake.contract import Domain
 from ct_assets.lake.examples import (
     DAY,
     INSTANT,
@@ -31,7 +32,7 @@ from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.features import FeatureSet, feature_key
-from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
+from ct_assets.lib.partitions import arrival_days, day_before, end_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
@@ -59,7 +60,7 @@ def releases_of(lake: LakeResource, spec: ModelSpec) -> Releases:
     return Releases(lake.path, spec.name, lake.ledger())
 
 
-def build_scored(spec: ModelSpec, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
+def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
     """`scored`: the day's events with their features and the champion's predictions."""
     daily, reference = (
         [feature_key(view) for features in feature_sets for view in features.views if features.source.daily is kind]
@@ -70,7 +71,7 @@ def build_scored(spec: ModelSpec, feature_sets: Sequence[FeatureSet]) -> dg.Asse
         **common(spec, "scored", {"feast", "scikitlearn"}),
         deps=[spec.events.source, *daily, *reference],
         description="Events whose prediction was due that day, with features as known then and the champion's score.",
-        partitions_def=ARRIVAL_DAYS,
+        partitions_def=arrival_days(domain),
         automation_condition=on_accepted_data(reference),
     )
     def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:

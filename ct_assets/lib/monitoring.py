@@ -14,6 +14,7 @@ from ct_assets.core.policy import Decision, Evidence, decide
 from ct_assets.core.profile import NumericColumn, profile
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import LABEL, PREDICTION
+from ct_assets.lake.contract import Domain
 from ct_assets.lake.examples import DAY, INSTANT, matured_before, partition_of
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
@@ -26,13 +27,13 @@ from ct_assets.lib.model_data import (
     releases_of,
     save_report,
 )
-from ct_assets.lib.partitions import ARRIVAL_DAYS, day_before, end_of
+from ct_assets.lib.partitions import arrival_days, day_before, end_of
 from ct_assets.resources.lake import LakeResource
 
 MODEL_IS_CURRENT = "model_is_current"
 
 
-def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
+def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
     """`performance`, `drift_report` and `retrain_decision`: one judgement of one day, made in one step.
 
     The condition stands on the first of them alone: Dagster requests the others along with it.
@@ -41,7 +42,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
         model_key(spec, name) for name in ("performance", "drift_report", "retrain_decision")
     )
     shared: dict[str, Any] = {
-        "partitions_def": ARRIVAL_DAYS,
+        "partitions_def": arrival_days(domain),
         "group_name": spec.name,
         "owners": [spec.owner],
         "tags": {"tier": spec.tier},

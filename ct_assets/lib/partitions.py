@@ -1,20 +1,19 @@
 """Arrival days: how partitions, moments and folder names hang together."""
 
-import os
+from datetime import timedelta
+from functools import cache
 
 import dagster as dg
 import pandas as pd
 
-FIRST_ARRIVAL_DAY = "2013-01-01"
-LAST_ARRIVAL_DAY = "2014-01-01"
+from ct_assets.lake.contract import Domain
 
-ARRIVAL_DAYS = dg.DailyPartitionsDefinition(
-    start_date=os.environ.get("CT_FIRST_ARRIVAL_DAY", FIRST_ARRIVAL_DAY),
-    end_date=(pd.Timestamp(os.environ.get("CT_LAST_ARRIVAL_DAY", LAST_ARRIVAL_DAY)) + pd.Timedelta(days=1))
-    .date()
-    .isoformat(),
-)
-"""One partition per UTC day of arrival. A recorded feed ends; a live deployment moves the last day on."""
+
+@cache
+def arrival_days(domain: Domain) -> dg.DailyPartitionsDefinition:
+    """One partition per UTC day of arrival."""
+    end = domain.last_day + timedelta(days=1) if domain.last_day else None
+    return dg.DailyPartitionsDefinition(domain.first_day.isoformat(), end.isoformat() if end else None)
 
 
 def end_of(partition: str) -> pd.Timestamp:

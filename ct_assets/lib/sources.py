@@ -10,10 +10,9 @@ from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.ingest import Batch, ingest, open_rejections
 from ct_assets.lib.conditions import on_arrival
-from ct_assets.lib.partitions import ARRIVAL_DAYS
+from ct_assets.lib.partitions import arrival_days
 from ct_assets.resources.lake import LakeResource
 
-GROUP = "data"
 CONTRACT = "contract"
 
 
@@ -24,11 +23,11 @@ def landing_key(source: Source) -> dg.AssetKey:
 
 def build_source(source: Source) -> dg.Definitions:
     """The assets of one source."""
-    partitions = ARRIVAL_DAYS if source.daily else None
+    partitions = arrival_days(source.domain) if source.daily else None
     landing = dg.AssetSpec(
         landing_key(source),
         description=f"Files of `{source.name}` as they land; reported by the arrival sensor.",
-        group_name=GROUP,
+        group_name=source.domain.name,
         owners=[source.owner],
         kinds={"file"},
         partitions_def=partitions,
@@ -38,7 +37,7 @@ def build_source(source: Source) -> dg.Definitions:
         name=source.name,
         deps=[landing],
         description=source.description,
-        group_name=GROUP,
+        group_name=source.domain.name,
         owners=[source.owner],
         kinds={"parquet", "pandera"},
         partitions_def=partitions,

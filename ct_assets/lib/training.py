@@ -11,6 +11,7 @@ from pydantic import Field
 from ct_assets.core.ledger import DECISIONS, TRAINING
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import train
+from ct_assets.lake.contract import Domain
 from ct_assets.lake.training_set import (
     FeatureVersions,
     TrainingSet,
@@ -22,7 +23,6 @@ from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
 from ct_assets.lib.evaluation import build_evaluation
 from ct_assets.lib.model_data import common, labels_known, model_key
-from ct_assets.lib.partitions import ARRIVAL_DAYS
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -43,12 +43,12 @@ class ChallengerConfig(dg.Config):
     params: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of that estimator.")
 
 
-def build_training_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
+def build_training_assets(spec: ModelSpec, domain: Domain) -> list[dg.AssetsDefinition]:
     """The assets that a due retrain brings about, in order."""
-    return [_training_set(spec), _challenger(spec), build_evaluation(spec), _champion(spec)]
+    return [_training_set(spec, domain), _challenger(spec), build_evaluation(spec), _champion(spec)]
 
 
-def _training_set(spec: ModelSpec) -> dg.AssetsDefinition:
+def _training_set(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
     @dg.asset(
         **common(spec, "training_set", {"feast", "parquet"}),
         deps=[model_key(spec, "retrain_decision")],
@@ -60,7 +60,8 @@ def _training_set(spec: ModelSpec) -> dg.AssetsDefinition:
         store = feast.store()
         views = service_versions(store, spec.feature_service)
         features = FeatureVersions(views, versions_digest(views))
-        snapshot = build_training_set(lake.lake(), store, spec, as_of, pd.Timestamp(ARRIVAL_DAYS.start), features)
+        first = pd.Timestamp(domain.first_day, tz="UTC")
+        snapshot = build_training_set(lake.lake(), store, spec, as_of, first, features)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": snapshot.train_rows + snapshot.holdout_rows, **_plain(asdict(snapshot))},
             data_version=dg.DataVersion(snapshot.digest),

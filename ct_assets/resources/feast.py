@@ -19,7 +19,10 @@ from ct_assets.resources.lake import LakeResource
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-REPOSITORY = Path(__file__).parents[2] / "feature_repo"
+CHECKOUT = Path(__file__).parents[2]
+REPOSITORY = CHECKOUT / "feature_repo"
+OF_MODELS = "ct_assets/defs/models/*/feature_views.py"
+"""Where a model that brings its own features describes them to Feast, as `OBJECTS`."""
 _opening = threading.Lock()
 
 
@@ -85,14 +88,16 @@ def _open(home: Path) -> "FeatureStore":
 
 def _apply(store: "FeatureStore", home: Path) -> None:
     """Register the definitions; one process at a time, and only when their files changed."""
-    content = b"".join(path.read_bytes() for path in sorted(REPOSITORY.glob("*.py")))
+    of_models = sorted(CHECKOUT.glob(OF_MODELS))
+    content = b"".join(path.read_bytes() for path in [*sorted(REPOSITORY.glob("*.py")), *of_models])
     digest = hashlib.sha256(content).hexdigest()
     marker = home / "feast" / "applied"
     with (home / "feast" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if marker.exists() and marker.read_text() == digest:
             return
-        wanted = import_module("feature_repo.repo").OBJECTS
+        modules = [".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in of_models]
+        wanted = [each for name in ("feature_repo.repo", *modules) for each in import_module(name).OBJECTS]
         names = {(type(o).__name__, o.name) for o in wanted}
         registered: list[Any] = [
             *store.list_feature_services(),

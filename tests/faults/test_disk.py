@@ -47,7 +47,7 @@ def test_a_run_that_could_not_write_is_completed_by_running_it_again(
     monkeypatch.setenv("CT_HOME", str(tmp_path))
     feed_wave(days[0][0], str(tmp_path))
     with open_instance(tmp_path) as instance:
-        driver = Driver(defs, instance, tmp_path / "driver", only=("arrivals", "data_automation"))
+        driver = Driver(defs, instance, tmp_path / "driver", only=("flights_arrivals", "flights_automation"))
         with monkeypatch.context() as broken:
             if fault == "full":
                 broken.setattr(os, "fsync", once(os.fsync, at, OSError(errno.ENOSPC, "No space left on device")))

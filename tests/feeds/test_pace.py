@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ct_assets.feeds.pace import LAST_FED, land_days
+from ct_assets.feeds.pace import land_days, mark_of
 
 
 def fed(home: Path, days: int, first: str = "") -> list[date]:
-    return [day for day, _ in land_days(home, days, first)]
+    return [day for day, _ in land_days(home, "flight_delay", days, first)]
 
 
 def test_it_begins_with_the_first_day_and_goes_on_after_the_last_one_fed(tmp_path: Path) -> None:
@@ -24,8 +24,8 @@ def test_it_goes_on_after_what_the_demo_has_taken_in(tmp_path: Path) -> None:
 
 
 def test_a_mark_that_is_no_date_is_passed_by(tmp_path: Path) -> None:
-    (tmp_path / LAST_FED).parent.mkdir()
-    (tmp_path / LAST_FED).write_text("half of a da")
+    mark_of(tmp_path, "flight_delay").parent.mkdir(parents=True)
+    mark_of(tmp_path, "flight_delay").write_text("half of a da")
     assert fed(tmp_path, 1) == [date(2013, 1, 1)]
 
 

@@ -11,11 +11,9 @@ from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.defs.features.flights import FEATURE_SETS
 from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.defs.sources.contracts import SOURCES
-from ct_assets.lib.arrivals import build_arrival_sensor
-from ct_assets.lib.automation import automation_sensor
+from ct_assets.lib.domains import build_sources
 from ct_assets.lib.features import build_features
 from ct_assets.lib.model import build_model
-from ct_assets.lib.sources import GROUP, build_source
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
@@ -40,14 +38,10 @@ def location(spec: ModelSpec) -> dg.Definitions:
     """Everything with this model."""
     lake = LakeResource()
     return dg.Definitions.merge(
-        *(build_source(source) for source in SOURCES),
+        build_sources(SOURCES, minimum_interval_seconds=1),
         *(build_features(features) for features in FEATURE_SETS),
         build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
         dg.Definitions(
-            sensors=[
-                build_arrival_sensor(SOURCES, minimum_interval_seconds=1),
-                automation_sensor(GROUP, minimum_interval_seconds=1),
-            ],
             resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
             executor=dg.in_process_executor,
         ),

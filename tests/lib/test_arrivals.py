@@ -23,7 +23,7 @@ class Sensor:
 
     def __init__(self, home: Path, sources: tuple[Source, ...] = SOURCES) -> None:
         self.home = home
-        self.sensor = build_arrival_sensor(sources)
+        self.sensor = build_arrival_sensor(sources[0].domain, sources)
         self.cursor: str | None = None
         self.warnings: list[str] = []
 

@@ -1,12 +1,14 @@
 """What each source promises."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pandera.pandas as pa
 
-from ct_assets.lake.contract import Source
+from ct_assets.lake.contract import Domain, Source
 
 OWNER = "data@ct-assets.example"
+DOMAIN = Domain("flights", date(2013, 1, 1), date(2014, 1, 1))
+"""A recording, so its days end."""
 UTC_MICROSECONDS = "datetime64[us, UTC]"
 AIRPORT = r"^[A-Z0-9]{3}$"
 
@@ -44,6 +46,7 @@ FLIGHTS = Source(
     key=("flight_id",),
     description="The schedule of one New York day, published the evening before.",
     owner=OWNER,
+    domain=DOMAIN,
     stable=("distance",),
     min_rows=100,
 )
@@ -67,6 +70,7 @@ FLIGHT_OUTCOMES = Source(
     key=("flight_id", "kind"),
     description="Departure and arrival messages, each on the day it happened.",
     owner=OWNER,
+    domain=DOMAIN,
 )
 
 WEATHER = Source(
@@ -91,6 +95,7 @@ WEATHER = Source(
     key=("origin", "observed_at"),
     description="Hourly observations at the three New York airports.",
     owner=OWNER,
+    domain=DOMAIN,
     min_rows=36,
 )
 
@@ -111,6 +116,7 @@ PLANES = Source(
     key=("tailnum",),
     description="The registry of aircraft, a reference table.",
     owner=OWNER,
+    domain=DOMAIN,
     daily=False,
     fresh_within=timedelta(days=400),
 )
@@ -130,6 +136,7 @@ AIRPORTS = Source(
     key=("faa",),
     description="Airports with their places and time zones, a reference table.",
     owner=OWNER,
+    domain=DOMAIN,
     daily=False,
     fresh_within=timedelta(days=400),
 )

@@ -1,15 +1,12 @@
-"""Assets of the sources, and the sensor that reports arrivals."""
+"""Assets of the sources that several models read, and their sensors; a source of one model lies in its folder."""
 
 import dagster as dg
 
 from ct_assets.defs.sources.contracts import SOURCES
-from ct_assets.lib.arrivals import build_arrival_sensor
-from ct_assets.lib.sources import build_source
+from ct_assets.lib.domains import build_sources
 
 
 @dg.definitions
 def sources() -> dg.Definitions:
-    """Every source's assets and the arrival sensor."""
-    return dg.Definitions.merge(
-        *(build_source(source) for source in SOURCES), dg.Definitions(sensors=[build_arrival_sensor(SOURCES)])
-    )
+    """Every source's assets, and the sensors of their domains."""
+    return build_sources(SOURCES)

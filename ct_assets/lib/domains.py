@@ -1,0 +1,27 @@
+"""From sources to their assets and sensors, one set of sensors for each domain."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ct_assets.lake.contract import Source
+from ct_assets.lib.arrivals import build_arrival_sensor
+from ct_assets.lib.automation import automation_sensor
+from ct_assets.lib.sources import build_source
+
+
+def build_sources(sources: Sequence[Source], minimum_interval_seconds: int = 10) -> dg.Definitions:
+    """The assets of sources, and for each of their domains the sensors that report and automate what arrives.
+
+    A tick of one domain then does not wait for another.
+
+    Args:
+        sources: All sources of their domains.
+        minimum_interval_seconds: Time between two ticks of a sensor.
+    """
+    sensors: list[dg.SensorDefinition] = []
+    for domain in dict.fromkeys(source.domain for source in sources):
+        members = [source for source in sources if source.domain == domain]
+        sensors.append(build_arrival_sensor(domain, members, minimum_interval_seconds))
+        sensors.append(automation_sensor(domain.name, minimum_interval_seconds))
+    return dg.Definitions.merge(*map(build_source, sources), dg.Definitions(sensors=sensors))
