@@ -23,9 +23,7 @@ console = Console()
 @app.command()
 def demo(
     example: Annotated[str, typer.Option(help="Which recorded example.")] = "flight_delay",
-    days: Annotated[
-        int | None, typer.Option(min=1, help="Days to let arrive; else the example's own.")
-    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days to let arrive; else the example's own.")] = None,
     faults: Annotated[bool, typer.Option(help="Plant bad batches.")] = True,
 ) -> None:
     """Run the main job: a recorded feed, day by day, through the whole loop."""

@@ -150,6 +150,7 @@ class Ledger:
         self._head = GENESIS
         self._last_line = b""
         self._entries: list[_Entry] = []
+        self._by_model: dict[str, list[_Entry]] = {}
         self._keys: dict[str, _Entry] = {}
 
     @contextmanager
@@ -186,6 +187,7 @@ class Ledger:
             record = _parse(line, len(self._entries) + 1, self.path)
             entry = _Entry(self._offset, len(line), record.kind, record.model)
             self._entries.append(entry)
+            self._by_model.setdefault(entry.model, []).append(entry)
             if record.key is not None:
                 self._keys.setdefault(record.key, entry)
             self._head = record.hash
@@ -196,8 +198,9 @@ class Ledger:
     def _select(self, kind: str | None, model: str | None, newest_first: bool) -> Iterator[Record]:
         with self._mutex, self._opened() as file:
             self._catch_up(file)
-            for entry in reversed(self._entries) if newest_first else list(self._entries):
-                if kind in (None, entry.kind) and model in (None, entry.model):
+            entries = self._entries if model is None else self._by_model.get(model, [])
+            for entry in reversed(entries) if newest_first else list(entries):
+                if kind in (None, entry.kind):
                     yield self._read(file, entry)
 
     def _read(self, file: Any, entry: _Entry) -> Record:

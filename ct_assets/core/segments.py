@@ -1,0 +1,47 @@
+"""Models by segment: the pooled model and one line of champions for each segment that has enough data."""
+
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote, unquote
+
+#: What stays readable in names of partitions, folders and registered models; all of them allow these.
+_PLAIN = " _-"
+_POOLED = "(pooled)"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One succession of champions: a model's own, or that of one of its segments.
+
+    Attributes:
+        model: Name of the model.
+        segment: Value of the segment column; None for the model's own, which serves every segment without one.
+    """
+
+    model: str
+    segment: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What ledger and messages call it: `repurchase`, `repurchase/United Kingdom`."""
+        return self.model if self.segment is None else f"{self.model}/{self.segment}"
+
+    @property
+    def folder(self) -> str:
+        """Its folder among those of all models: `repurchase`, `repurchase/segments/United Kingdom`."""
+        return self.model if self.segment is None else f"{self.model}/segments/{self.partition}"
+
+    @property
+    def registered(self) -> str:
+        """Its name in the model registry, which allows no slash: `repurchase`, `repurchase--United Kingdom`."""
+        return self.model if self.segment is None else f"{self.model}--{self.partition}"
+
+    @property
+    def partition(self) -> str:
+        """Its partition of the assets that exist once for each line."""
+        return _POOLED if self.segment is None else quote(self.segment, safe=_PLAIN).replace(".", "%2E")
+
+    @classmethod
+    def of(cls, model: str, partition: str) -> Self:
+        """The line that a partition stands for."""
+        return cls(model, None if partition == _POOLED else unquote(partition))
