@@ -54,6 +54,35 @@ def feed(
 
 
 @app.command()
+def land(
+    source: Annotated[str, typer.Argument(help="The source that the files belong to.")],
+    files: Annotated[list[Path], typer.Argument(help="Files of its format.", exists=True, dir_okay=False)],
+) -> None:
+    """Land files of your own, cut into arrival days by their column `known_at`."""
+    from ct_assets.core.strict import unknown
+    from ct_assets.defs.models import load_sources
+    from ct_assets.work import land as land_file
+
+    sources = {each.name: each for each in load_sources()}
+    if source not in sources:
+        _fail(LookupError(unknown("source", source, sources)))
+    for file in files:
+        landed = land_file(_home(), sources[source], file)
+        console.print(f"{file}: {len(landed)} file(s) landed")
+
+
+@app.command()
+def run() -> None:
+    """Work off all that has landed and all that follows from it, without a daemon."""
+    from ct_assets.demo.driving import quiet
+    from ct_assets.work import run as work_off
+
+    quiet()
+    if not work_off(_home(), console):
+        raise typer.Exit(1)
+
+
+@app.command()
 def status(
     model: Annotated[str, typer.Argument(help="A model; all that have begun when left out.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model; a list for several.")] = False,
