@@ -16,6 +16,7 @@ import pandas as pd
 from ct_assets.core.baselines import Prior
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import PROMOTION, TRAINING, VERDICT, Ledger
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import predict, train
 from ct_assets.core.verdict import Verdict
@@ -76,7 +77,7 @@ class BareLoop:
         self.feed = NycFlights()
         # Champions are looked up in the promotions, the only records that are written here beside the trainings.
         self.ledger = Ledger(home / "ledger" / "decisions.jsonl")
-        self.releases = Releases(home, SPEC.name, self.ledger)
+        self.releases = Releases(home, Line(SPEC.name), self.ledger)
         self.todo = list(trainings)
         self.version = 0
 

@@ -139,19 +139,22 @@ def rollback(
     model: str,
     reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
     to: Annotated[str, typer.Option(help="Release to return to; the previous one when left out.")] = "",
+    segment: Annotated[str, typer.Option(help="A segment of the model.")] = "",
 ) -> None:
-    """Move the champion back to an earlier release."""
+    """Move the champion back to an earlier release; a segment's first one back to the pooled model."""
+    from ct_assets.core.segments import Line
     from ct_assets.lib.promotion import rollback as roll_back
     from ct_assets.resources.lake import LakeResource
     from ct_assets.resources.registry import RegistryResource
 
     lake = LakeResource(home=str(_home()))
     try:
-        release = roll_back(lake, RegistryResource(lake=lake), _known(model), _told(reason), to or None)
+        line = Line(_known(model), segment or None)
+        release = roll_back(lake, RegistryResource(lake=lake), line, _told(reason), to or None)
     except (ValueError, FileNotFoundError) as error:
         _fail(error)
-    champion = f"the champion of {model} is version {release.version} (trained as of {release.as_of[:10]})"
-    console.print(escape(f"{champion}; servers load it within seconds: {reason}"))
+    serves = f"{line.name} is served by version {release.version} of {release.model} (as of {release.as_of[:10]})"
+    console.print(escape(f"{serves}; servers load it within seconds: {reason}"))
 
 
 @app.command()

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ct_assets.core.ledger import PROMOTION, RETRAIN, VERDICT
+from ct_assets.core.segments import Line
 from ct_assets.demo.data_plane import DayDone, run_data_plane
 from ct_assets.demo.driving import load_driver, quiet, settle_memory
 from ct_assets.demo.examples import Example
@@ -171,7 +172,7 @@ class Loop:
     def _champion(self) -> str:
         from ct_assets.resources.lake import open_ledger
 
-        moves = Releases(self.home, self.spec.name, open_ledger(self.home)).moves()
+        moves = Releases(self.home, Line(self.spec.name), open_ledger(self.home)).moves()
         return f"v{moves[-1]['version']}" if moves else "none yet"
 
     def _note(self, report: DayDone) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from ct_assets.core.artifact import ArtifactError, load_model
 from ct_assets.core.ledger import POINTER_MOVES, VERDICT, Ledger
 from ct_assets.core.profile import Profile
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.verdict import Verdict, VerdictError
 from ct_assets.lake.paths import write_atomically
@@ -25,7 +26,7 @@ class Release:
     """A model with everything it was judged with.
 
     Attributes:
-        model: Name of the model.
+        model: Name of its line of champions.
         version: Version in the model registry.
         artifact: Path of the serialized model.
         artifact_digest: SHA-256 of the serialized model.
@@ -48,18 +49,24 @@ class Release:
 
 
 class Releases:
-    """The releases, verdicts and reference profiles of one model.
+    """The releases, verdicts and reference profiles of one line of champions.
 
     Args:
         home: `$CT_HOME`.
-        model: Name of the model.
+        line: The model, or one of its segments.
         ledger: Where the moves of the champion are recorded.
     """
 
-    def __init__(self, home: Path, model: str, ledger: Ledger) -> None:
+    def __init__(self, home: Path, line: Line, ledger: Ledger) -> None:
         self.home = home
-        self.model = model
+        self.line = line
+        self.model = line.name
         self.ledger = ledger
+
+    @property
+    def pooled(self) -> "Releases | None":
+        """Those of the model that serves a segment without a champion; None for that one itself."""
+        return None if self.line.segment is None else Releases(self.home, Line(self.line.model), self.ledger)
 
     def save_verdict(self, verdict: Verdict) -> None:
         """Keep a verdict under its digest: a version that is judged again has several."""
@@ -127,11 +134,23 @@ class Releases:
         return Release(**json.loads(path.read_text()))
 
     def champion_at(self, as_of: pd.Timestamp) -> Release | None:
-        """The release that was champion at a moment of event time; None before the first promotion."""
+        """The release that was champion at a moment of event time.
+
+        None before the first promotion, and for a segment that was handed back to the pooled model.
+        """
         for record in reversed(self.moves()):
             if pd.Timestamp(record["as_of"]) <= as_of:
-                return self.get(record["version"])
+                return self.get(record["version"]) if record["version"] else None
         return None
+
+    def serving_at(self, as_of: pd.Timestamp) -> Release | None:
+        """The release that served at a moment of event time: the champion, or that of the pooled model."""
+        return self.champion_at(as_of) or (self.pooled.champion_at(as_of) if self.pooled else None)
+
+    def present(self) -> Release | None:
+        """The release that the newest move of the champion named."""
+        moves = self.moves()
+        return self.get(moves[-1]["version"]) if moves and moves[-1]["version"] else None
 
     def moves(self) -> list[dict[str, Any]]:
         """Every move of the champion, oldest first."""
@@ -169,14 +188,15 @@ class Releases:
         return verdict
 
     def load(self, release: Release, spec: ModelSpec) -> Any:
-        """Load a release's model after checking its verdict and digest.
+        """Load a release's model, one's own or the pooled one's, after checking its verdict and digest.
 
         Raises:
             ArtifactError: The release may not serve, or its bytes are not the judged ones.
             FileNotFoundError: The verdict or the artifact is gone.
             VerdictError: The verdict was changed.
         """
-        self.check(release)
+        of = self.pooled if self.pooled and release.model == self.pooled.model else self
+        of.check(release)
         return load_artifact(release.artifact, release.artifact_digest, spec.trusted_types)
 
     def files(self, version: str) -> list[Path]:
@@ -193,7 +213,7 @@ class Releases:
         return _reference(str(Path(release.artifact).with_name("reference.json")))
 
     def _folder(self, kind: str) -> Path:
-        return self.home / kind / self.model
+        return self.home / kind / self.line.folder
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.metrics import metrics_for
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import PREDICTION, predict
 from ct_assets.lake.contract import Domain
@@ -57,7 +58,7 @@ def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
 
 def releases_of(lake: LakeResource, spec: ModelSpec) -> Releases:
     """The releases of a model under the resource's home."""
-    return Releases(lake.path, spec.name, lake.ledger())
+    return Releases(lake.path, Line(spec.name), lake.ledger())
 
 
 def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:

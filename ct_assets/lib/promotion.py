@@ -8,6 +8,7 @@ import pandas as pd
 
 from ct_assets.core.artifact import ArtifactError, artifact_digest, load_model
 from ct_assets.core.ledger import PROMOTION, ROLLBACK
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.verdict import Verdict
 from ct_assets.lake.releases import Release, Releases
@@ -16,8 +17,10 @@ from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHAMPION, RegistryResource, Version
 
 
-def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, challenger: Version) -> Release:
-    """Make a challenger the champion, if and only if its verdict passed for exactly its artifact.
+def promote(
+    lake: LakeResource, registry: RegistryResource, spec: ModelSpec, line: Line, challenger: Version
+) -> Release:
+    """Make a challenger the champion of a line, if and only if its verdict passed for exactly its artifact.
 
     Raises:
         ArtifactError: The verdict is missing a pass, or is about something else.
@@ -25,12 +28,12 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
         FileNotFoundError: The challenger was never judged.
         ValueError: The challenger was champion before, or was compared with another one than the present.
     """
-    releases = Releases(lake.path, spec.name, lake.ledger())
+    releases = Releases(lake.path, line, lake.ledger())
     verdict = releases.newest_verdict(challenger.version)
     bound = verdict.bindings
     snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
     release = Release(
-        model=spec.name,
+        model=line.name,
         version=challenger.version,
         artifact=challenger.artifact,
         artifact_digest=challenger.tags["artifact_digest"],
@@ -46,10 +49,10 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     moves = releases.moves()
     if moves and moves[-1]["version"] == release.version:
         # Promoted before; the process may have died before it moved the alias.
-        registry.point(spec.name, CHAMPION, release.version)
+        registry.point(line.registered, CHAMPION, release.version)
         return release
-    _refuse_what_was_promoted_before(moves, spec.name, release.version)
-    _refuse_another_opponent(releases, moves, spec.name, verdict)
+    _refuse_what_was_promoted_before(moves, line, release.version)
+    _refuse_another_opponent(releases, verdict)
     content = {
         "version": release.version,
         "previous": moves[-1]["version"] if moves else None,
@@ -58,20 +61,20 @@ def promote(lake: LakeResource, registry: RegistryResource, spec: ModelSpec, cha
     releases.save(release)
     # Recorded before the alias moves: a crash in between leaves a decision that the next run carries out.
     lake.ledger().append(
-        PROMOTION, spec.name, pd.Timestamp(release.as_of), content, key=f"promotion/{spec.name}/{release.version}"
+        PROMOTION, line.name, pd.Timestamp(release.as_of), content, key=f"promotion/{line.name}/{release.version}"
     )
-    registry.point(spec.name, CHAMPION, release.version)
+    registry.point(line.registered, CHAMPION, release.version)
     return release
 
 
-def _refuse_what_was_promoted_before(moves: Sequence[Mapping[str, Any]], model: str, version: str) -> None:
+def _refuse_what_was_promoted_before(moves: Sequence[Mapping[str, Any]], line: Line, version: str) -> None:
     """A passed verdict is no reason to return to what was replaced or taken back."""
     if any(move["version"] == version for move in moves):
         taken_back = _taken_back(moves, version)
         how = f"was rolled back ({taken_back['reason']})" if taken_back else "was replaced by a later one"
         raise ValueError(
-            f"version {version} of {model} {how}; train a new challenger, or return to it "
-            f'with: ct rollback {model} --to {version} --reason "..."'
+            f"version {version} of {line.name} {how}; train a new challenger, or return to it "
+            f'with: {_command(line)} --to {version} --reason "..."'
         )
 
 
@@ -89,10 +92,16 @@ def _promoted(moves: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(str(m["version"]) for m in moves if m["kind"] == PROMOTION))
 
 
-def _refuse_another_opponent(
-    releases: Releases, moves: Sequence[Mapping[str, Any]], model: str, verdict: Verdict
-) -> None:
-    present = releases.get(str(moves[-1]["version"])).artifact_digest if moves else None
+def _command(line: Line) -> str:
+    return f"ct rollback {line.model}" + (f' --segment "{line.segment}"' if line.segment else "")
+
+
+def _refuse_another_opponent(releases: Releases, verdict: Verdict) -> None:
+    """A verdict counts against what serves now: the champion, or the pooled model where a segment has none."""
+    own, pooled = releases.moves(), releases.pooled
+    moves = own if own and own[-1]["version"] else pooled.moves() if pooled else own
+    release = releases.present() or (pooled.present() if pooled else None)
+    present = release.artifact_digest if release else None
     if verdict.bindings.champion_digest != present:
         found, trained = verdict.bindings.champion_digest, verdict.bindings.as_of
         older = moves and trained is not None and pd.Timestamp(trained) < pd.Timestamp(moves[-1]["as_of"])
@@ -102,22 +111,23 @@ def _refuse_another_opponent(
             else "evaluate the challenger again, against what serves now"
         )
         raise ValueError(
-            f"the verdict compares with {found[:12] if found else 'no champion'}, but {model} is served by "
+            f"the verdict compares with {found[:12] if found else 'no champion'}, but {releases.model} is served by "
             f"{present[:12] if present else 'nothing'}: {advice}"
         )
 
 
 def rollback(
-    lake: LakeResource, registry: RegistryResource, model: str, reason: str, version: str | None = None
+    lake: LakeResource, registry: RegistryResource, line: Line, reason: str, version: str | None = None
 ) -> Release:
     """Move the champion back to an earlier release.
 
     Args:
         lake: Names the home.
         registry: Where the alias is.
-        model: Name of the model.
+        line: The model, or one of its segments.
         reason: Why, in words; it is recorded.
-        version: Release to return to; the one that was promoted before the present champion when None.
+        version: Release to return to; the one that was promoted before the present champion when None. Before a
+            segment's first one, the pooled model served.
 
     Returns:
         The release that serves from now on.
@@ -128,33 +138,54 @@ def rollback(
         ArtifactError: The release may not serve: its verdict, or the record of it, does not hold.
         VerdictError: Its verdict was changed.
     """
-    releases = Releases(lake.path, model, lake.ledger())
+    releases = Releases(lake.path, line, lake.ledger())
     moves = releases.moves()
     if not moves:
-        raise ValueError(f"{model} has no champion yet, so there is nothing to roll back")
-    present = str(moves[-1]["version"])
-    pointed = registry.get(model, CHAMPION)
-    if pointed is None or pointed.version != present:
+        raise ValueError(f"{line.name} has no champion yet, so there is nothing to roll back")
+    present = moves[-1]["version"]
+    pointed = registry.get(line.registered, CHAMPION)
+    if (pointed.version if pointed else None) != present:
         # An earlier move was recorded and its process died before the alias followed: finish that one.
-        release = _servable(releases, present)
-        registry.point(model, CHAMPION, present)
-        return release
+        return _point(releases, registry, present)
     # In the order of their promotion, so that a second rollback goes one further back and not forth again.
     promoted = _promoted(moves)
-    earlier = [v for v in promoted[: promoted.index(present)] if _taken_back(moves, v) is None]
-    if version is None and not earlier:
-        if promoted[0] == present:
-            raise ValueError(f"version {present} is the first release of {model}; there is none to return to")
-        raise ValueError(f"every release of {model} before version {present} was rolled back; name one with --to")
-    target = version or earlier[-1]
+    before = promoted[: promoted.index(present)] if present else []
+    earlier = [v for v in before if _taken_back(moves, v) is None]
+    target = version or (earlier[-1] if earlier else None)
+    pooled = releases.pooled.present() if releases.pooled else None
+    if target is None and (pooled is None or present is None):
+        raise ValueError(_nothing_earlier(line, present, first=promoted[0] == present))
     if target == present:
-        raise ValueError(f"version {target} of {model} is the champion already; name another with --to")
-    release = _servable(releases, target)
+        raise ValueError(f"version {target} of {line.name} is the champion already; name another with --to")
+    if target is not None:
+        _servable(releases, target)
     # A move in event time: it counts from the newest moment that anything was decided for.
-    as_of = max(pd.Timestamp(r.as_of) for r in lake.ledger().records(model=model))
-    lake.ledger().append(ROLLBACK, model, as_of, {"version": target, "previous": present, "reason": reason})
-    registry.point(model, CHAMPION, target)
-    return release
+    as_of = max(pd.Timestamp(r.as_of) for r in lake.ledger().records(model=line.name))
+    lake.ledger().append(ROLLBACK, line.name, as_of, {"version": target, "previous": present, "reason": reason})
+    return _point(releases, registry, target)
+
+
+def _nothing_earlier(line: Line, present: str | None, first: bool) -> str:
+    if present is None:
+        return f"{line.name} is served by the pooled model already; name a release to return to with --to"
+    if first:
+        return f"version {present} is the first release of {line.name}; there is none to return to"
+    return f"every release of {line.name} before version {present} was rolled back; name one with --to"
+
+
+def _point(releases: Releases, registry: RegistryResource, version: str | None) -> Release:
+    """Let the alias follow a recorded move; without a version, the pooled model serves the segment."""
+    if version is not None:
+        release = _servable(releases, version)
+        registry.point(releases.line.registered, CHAMPION, version)
+        return release
+    registry.unpoint(releases.line.registered, CHAMPION)
+    serving = releases.pooled.present() if releases.pooled else None
+    if serving is None:
+        raise ValueError(
+            f"{releases.line.model} has no champion, so nothing serves {releases.model}; roll that one back"
+        )
+    return serving
 
 
 def _servable(releases: Releases, version: str) -> Release:

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from ct_assets.core.ledger import DECISIONS, TRAINING
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import train
 from ct_assets.lake.contract import Domain
@@ -180,7 +181,7 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         challenger = registry.get(spec.name, CHALLENGER)
         if challenger is None:
             raise ValueError(f"{spec.name} has no challenger to promote; materialize {spec.name}/challenger first")
-        release = promote(lake, registry, spec, challenger)
+        release = promote(lake, registry, spec, Line(spec.name), challenger)
         return dg.MaterializeResult(
             metadata=_plain(asdict(release)), data_version=dg.DataVersion(release.artifact_digest)
         )

@@ -114,6 +114,10 @@ class RegistryResource(dg.ConfigurableResource):
         """Move an alias. Whoever calls this has recorded the decision."""
         self.client().set_registered_model_alias(name, alias, version)
 
+    def unpoint(self, name: str, alias: str) -> None:
+        """Take an alias away. Whoever calls this has recorded the decision."""
+        self.client().delete_registered_model_alias(name, alias)
+
     def note(self, version: Version, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Add figures and tags to the run and the version of a model."""
         from mlflow.entities import Metric, RunTag

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.releases import Releases
 from ct_assets.resources.feast import feature_store
@@ -79,7 +80,7 @@ class Champions:
         self.metrics = metrics
         lake = LakeResource(home=str(home))
         self._registry = RegistryResource(lake=lake)
-        self._releases = {name: Releases(home, name, lake.ledger()) for name in self.specs}
+        self._releases = {name: Releases(home, Line(name), lake.ledger()) for name in self.specs}
         self._slots = {name: _Slot() for name in self.specs}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

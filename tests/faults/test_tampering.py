@@ -10,6 +10,7 @@ import pytest
 from small_location import SMALL, defs, location
 from worlds import MODEL, Driven, champion
 
+from ct_assets.core.segments import Line
 from ct_assets.core.verdict import Verdict
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.driver import Driver, Run
@@ -74,7 +75,7 @@ def platform(calm: Driven, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     with open_instance(calm.home) as instance:
         drivers = [Driver(d, instance, tmp_path / n) for d, n in ((defs, "usual"), (location(IMPOSSIBLE), "strict"))]
         first_free = 100 + len(registry.client().search_model_versions(f"name='{MODEL}'"))
-        yield Platform(calm.home, *drivers, registry, Releases(calm.home, MODEL, lake.ledger()), first_free)
+        yield Platform(calm.home, *drivers, registry, Releases(calm.home, Line(MODEL), lake.ledger()), first_free)
     for alias, version in pointed.items():
         registry.point(MODEL, alias, version.version)
 

@@ -9,6 +9,7 @@ from worlds_of_core import INPUTS, spec_with
 
 from ct_assets.core.ledger import RETRAIN, SKIP, TRAINING, VERDICT, Ledger
 from ct_assets.core.policy import decide as decide_by
+from ct_assets.core.segments import Line
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.model_data import labels_known, performance_report, save_report
@@ -78,7 +79,7 @@ def outcomes(day: int, rows: int) -> pa.Table:
 
 
 def skipped(lake: Lake, ledger: Ledger, day: int) -> None:
-    partition, releases = f"2013-01-{day:02d}", Releases(lake.home, "m", ledger)
+    partition, releases = f"2013-01-{day:02d}", Releases(lake.home, Line("m"), ledger)
     save_report(lake, SPEC, "performance", partition, performance_report(lake, releases, SPEC, partition))
     evidence = gather_evidence(lake, ledger, releases, SPEC, partition)
     assert record_decision(ledger, SPEC, evidence, decide_by(SPEC.policy, evidence)).kind == SKIP
@@ -87,7 +88,7 @@ def skipped(lake: Lake, ledger: Ledger, day: int) -> None:
 def test_labels_that_a_late_day_brings_turn_the_newest_decision(first_labels: Lake, ledger: Ledger) -> None:
     first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 4))
     skipped(first_labels, ledger, 2)
-    releases = Releases(first_labels.home, "m", ledger)
+    releases = Releases(first_labels.home, Line("m"), ledger)
     record = reconsider(first_labels, ledger, releases, SPEC, "2013-01-02")
     assert record is not None
     assert (record.kind, pd.Timestamp(record.as_of)) == (RETRAIN, at(4))
@@ -98,7 +99,7 @@ def test_labels_that_a_late_day_brings_turn_the_newest_decision(first_labels: La
 
 def test_a_late_day_that_tips_nothing_writes_nothing(first_labels: Lake, ledger: Ledger) -> None:
     first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 3))
-    releases = Releases(first_labels.home, "m", ledger)
+    releases = Releases(first_labels.home, Line("m"), ledger)
     assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-02") is None
     assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-03") is None
     assert len(ledger.records()) == 1

@@ -1,11 +1,15 @@
 """Rollback moves the champion back to a release that may serve, and records why."""
 
+import pandas as pd
 import pytest
-from world import changed, spec_named
+from world import AT, changed, spec_named
 
 from ct_assets.core.artifact import ArtifactError
+from ct_assets.core.segments import Line
 from ct_assets.lib.promotion import rollback
 from ct_assets.resources.registry import CHAMPION
+
+NOW = pd.Timestamp(AT)
 
 
 @pytest.fixture
@@ -16,7 +20,7 @@ def served(world, request):
 
 
 def back(world, spec, reason="too many false alarms", version=None):
-    return rollback(world.lake, world.registry, spec.name, reason, version).version
+    return rollback(world.lake, world.registry, Line(spec.name), reason, version).version
 
 
 def alias(world, spec):
@@ -72,3 +76,27 @@ def test_a_release_that_the_ledger_does_not_know_is_not_returned_to(world):
     world.promote(spec, 6)
     with pytest.raises(ArtifactError, match="the ledger knows no such verdict"):
         back(world, spec)
+
+
+def test_a_segment_s_first_release_is_rolled_back_to_the_pooled_model_and_forth_again(world):
+    spec = spec_named("rolled_segments")
+    pooled, first = world.promote(spec, 5), world.promote(spec, 6, "New York")
+    line = Line(spec.name, "New York")
+    releases = world.releases(spec.name, "New York")
+    assert releases.serving_at(NOW) == first
+    assert rollback(world.lake, world.registry, line, "the port was closed") == pooled
+    assert world.registry.get(line.registered, CHAMPION) is None
+    assert releases.champion_at(NOW) is None
+    assert releases.serving_at(NOW) == pooled
+    assert alias(world, spec) == pooled.version
+    with pytest.raises(ValueError, match="served by the pooled model already"):
+        rollback(world.lake, world.registry, line, "again")
+    assert rollback(world.lake, world.registry, line, "it is open again", first.version) == first
+    assert releases.serving_at(NOW) == first
+
+
+def test_a_segment_without_a_pooled_champion_is_not_left_with_nothing(world):
+    spec = spec_named("rolled_alone")
+    world.promote(spec, 6, "New York")
+    with pytest.raises(ValueError, match="version 1 is the first release"):
+        rollback(world.lake, world.registry, Line(spec.name, "New York"), "the port was closed")

@@ -26,6 +26,7 @@ from ct_assets.core.artifact import load_model
 from ct_assets.core.gate import GatePolicy, TestData, Verdict, validate_new_model
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
 from ct_assets.core.training import Trained, train
 from ct_assets.lake.releases import Release, Releases
@@ -148,8 +149,8 @@ class World:
             frame[absent] = None
         self.store.write_to_online_store(view, frame)
 
-    def releases(self, name: str) -> Releases:
-        return Releases(self.home, name, self.ledger)
+    def releases(self, name: str, segment: str | None = None) -> Releases:
+        return Releases(self.home, Line(name, segment), self.ledger)
 
     def trained(self, max_iter: int) -> Trained:
         if max_iter not in self._trained:
@@ -173,14 +174,21 @@ class World:
         return validate_new_model(self.model(max_iter), None, data, gate, bindings=bindings)
 
     def release(
-        self, spec: ModelSpec, max_iter: int, *, verdict: Verdict | None = None, recorded: bool = True
+        self,
+        spec: ModelSpec,
+        max_iter: int,
+        *,
+        verdict: Verdict | None = None,
+        recorded: bool = True,
+        segment: str | None = None,
     ) -> Release:
         """Register, judge and write a release, as the pipeline does before it moves the alias."""
+        line = Line(spec.name, segment)
         trained, verdict = self.trained(max_iter), verdict or self.judge(spec, max_iter)
         files = {"model.skops": trained.payload, "reference.json": b"{}"}
-        version = self.registry.register(spec.name, files, {"training": f"{spec.name}-{max_iter}"}, {}, {})
+        version = self.registry.register(line.registered, files, {"training": f"{line.name}-{max_iter}"}, {}, {})
         release = Release(
-            model=spec.name,
+            model=line.name,
             version=version.version,
             artifact=version.artifact,
             artifact_digest=trained.digest,
@@ -190,22 +198,23 @@ class World:
             verdict=verdict.digest,
             as_of="2013-03-01T00:00:00+00:00",
         )
-        releases = self.releases(spec.name)
+        releases = self.releases(spec.name, segment)
         releases.save_verdict(verdict)
         releases.save(release)
         if recorded:
             evidence = {"version": version.version, "verdict": verdict.digest, "passed": verdict.passed}
-            self.ledger.append("verdict", spec.name, AT, evidence)
+            self.ledger.append("verdict", line.name, AT, evidence)
         return release
 
     def point(self, release: Release, kind: str = "promotion") -> None:
-        moves = self.releases(release.model).moves()
+        line = Line(*release.model.split("/", 1))
+        moves = self.releases(line.model, line.segment).moves()
         previous = moves[-1]["version"] if moves else None
-        self.ledger.append(kind, release.model, AT, {"version": release.version, "previous": previous})
-        self.registry.point(release.model, CHAMPION, release.version)
+        self.ledger.append(kind, line.name, AT, {"version": release.version, "previous": previous})
+        self.registry.point(line.registered, CHAMPION, release.version)
 
-    def promote(self, spec: ModelSpec, max_iter: int) -> Release:
-        release = self.release(spec, max_iter)
+    def promote(self, spec: ModelSpec, max_iter: int, segment: str | None = None) -> Release:
+        release = self.release(spec, max_iter, segment=segment)
         self.point(release)
         return release
 
