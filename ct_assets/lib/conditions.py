@@ -82,6 +82,16 @@ def retrain_is_due(decision: dg.AssetKey) -> dg.AutomationCondition:
     return (decided & due & ~AC.in_progress()).with_label("a retrain is due")
 
 
+def segment_retrain_is_due() -> dg.AutomationCondition:
+    """A retrain of this segment was reported as due.
+
+    What is reported is the event itself, by segment: the decisions are made for all of them in one daily step, whose
+    check could not say which.
+    """
+    reported = _latched(AC.any_deps_match(AC.newly_updated()))
+    return (reported & ~AC.in_progress()).with_label("a retrain of the segment is due")
+
+
 def on_new_input() -> dg.AutomationCondition:
     """Something upstream was made anew, or is being made in the same run.
 

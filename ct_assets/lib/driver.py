@@ -139,8 +139,8 @@ class Driver:
             looks = looks + 1 if news else 0
             requested = self._tick()
             asked.update(requested)
-            self._owed = sorted(dict.fromkeys([*self._owed, *requested]), key=lambda request: request.partition or "")
-            if self._owed and (until is None or (self._owed[0].partition or "") <= until):
+            self._owed = sorted(dict.fromkeys([*self._owed, *requested]), key=self._day)
+            if self._owed and (until is None or self._day(self._owed[0]) <= until):
                 runs.append(self.execute(self._owed[0].assets, self._owed[0].partition, self._owed[0].sensor))
                 del self._owed[0]
             elif not news or looks > MAX_LOOKS:
@@ -148,6 +148,11 @@ class Driver:
             if asked and max(asked.values()) > MAX_REQUESTS:
                 names = ", ".join(key.to_user_string() for key in asked.most_common(1)[0][0].assets)
                 raise RuntimeError(f"automation asks without end for {names}: a condition is a status and not an event")
+
+    def _day(self, request: Request) -> str:
+        """The day that a request is for; empty for what has no partition or one of a segment, which is due at once."""
+        dated = isinstance(self._graph.get(request.assets[0]).partitions_def, dg.TimeWindowPartitionsDefinition)
+        return request.partition if dated and request.partition else ""
 
     def owes(self, partition: str) -> bool:
         """Whether something was asked for `partition` and waits for its turn."""
@@ -264,8 +269,10 @@ class Driver:
         for sensor in self._automation:
             due = self._targets[sensor.name] & self._dirty
             self._dirty -= due
-            if due and (requested := self._evaluate(sensor.name, due)):
-                break
+            # What a condition has seen is noted by ranges of partitions, for which Dagster looks up the dynamic ones.
+            with dg.partition_loading_context(dynamic_partitions_store=self.instance):
+                if due and (requested := self._evaluate(sensor.name, due)):
+                    break
         self.seconds["ticks"] += time.perf_counter() - started
         return requested
 

@@ -4,7 +4,14 @@ from collections.abc import Callable, Mapping
 
 import dagster as dg
 
-from ct_assets.lib.conditions import gate_passed, on_accepted_data, on_arrival, on_new_input, retrain_is_due
+from ct_assets.lib.conditions import (
+    gate_passed,
+    on_accepted_data,
+    on_arrival,
+    on_new_input,
+    retrain_is_due,
+    segment_retrain_is_due,
+)
 
 DAILY = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-04")
 STATIC = dg.StaticPartitionsDefinition(["a", "b", "c"])
@@ -115,3 +122,14 @@ def training(partitions: dg.PartitionsDefinition | None) -> Callable[[Scenario],
         ]
 
     return build
+
+
+def segment_training(world: Scenario) -> list[object]:
+    """due (reported by segment) -> data -> model -> verdict (gate) -> champion."""
+    return [
+        dg.AssetSpec("due", partitions_def=DYNAMIC),
+        world.asset("data", segment_retrain_is_due(), ["due"], DYNAMIC),
+        world.asset("model", on_new_input(), ["data"], DYNAMIC),
+        world.asset("verdict", on_new_input(), ["model"], DYNAMIC, ("better", "calibrated")),
+        world.asset("champion", gate_passed(), ["verdict"], DYNAMIC),
+    ]

@@ -7,17 +7,25 @@ from functools import cache
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
-from scenario import DAILY, DYNAMIC, KINDS, Scenario, arrivals, training
+from scenario import DAILY, DYNAMIC, KINDS, SEGMENTS, Scenario, arrivals, segment_training, training
 
 from ct_assets.core.verdict import CHECK_NAMES
 from ct_assets.definitions import defs
 from ct_assets.lib import conditions
-from ct_assets.lib.conditions import gate_passed, on_accepted_data, on_arrival, on_new_input, retrain_is_due
+from ct_assets.lib.conditions import (
+    gate_passed,
+    on_accepted_data,
+    on_arrival,
+    on_new_input,
+    retrain_is_due,
+    segment_retrain_is_due,
+)
 
 CONDITIONS: dict[str, Callable[[], dg.AutomationCondition]] = {
     "on_arrival": on_arrival,
     "on_accepted_data": on_accepted_data,
     "retrain_is_due": lambda: retrain_is_due(dg.AssetKey("decision")),
+    "segment_retrain_is_due": segment_retrain_is_due,
     "on_new_input": on_new_input,
     "gate_passed": gate_passed,
 }
@@ -303,6 +311,40 @@ def report_and_check_apart(world: Scenario) -> list[object]:
         return dg.AssetCheckResult(passed=world.green.get("current", True))
 
     return [decision, current, world.asset("data", retrain_is_due(dg.AssetKey("decision")), ["decision"])]
+
+
+def test_a_segment_that_is_reported_as_due_is_trained_and_promoted_alone() -> None:
+    world = Scenario(segment_training)
+    assert world.tick() == {}
+    world.land("due", "s2")
+    asked = world.tick()
+    assert asked == {"data": {"s2"}, "model": {"s2"}, "verdict": {"s2"}}
+    world.run_all(asked)
+    assert world.tick() == {"champion": {"s2"}}
+    world.run("champion", partition="s2")
+    assert [world.tick() for _ in range(3)] == [{}, {}, {}]
+
+
+def test_a_segment_that_is_new_and_due_at_once_is_trained() -> None:
+    world = Scenario(segment_training)
+    assert world.tick() == {}
+    world.instance.add_dynamic_partitions(SEGMENTS, ["s3"])
+    world.land("due", "s3")
+    assert world.tick() == {"data": {"s3"}, "model": {"s3"}, "verdict": {"s3"}}
+
+
+def test_a_segment_that_is_due_again_while_it_trains_waits_for_its_next_decision() -> None:
+    world = Scenario(segment_training)
+    world.tick()
+    world.land("due", "s1")
+    asked = world.tick()
+    midway = []
+    world.during["data"] = lambda: (world.land("due", "s1"), midway.append(world.tick()))
+    world.run_all(asked)
+    assert midway == [{}]
+    assert "data" not in world.tick()
+    world.land("due", "s1")
+    assert world.tick()["data"] == {"s1"}
 
 
 def test_a_tick_between_a_report_and_its_check_does_not_lose_the_retrain() -> None:

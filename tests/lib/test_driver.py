@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from scenario import DAILY, Scenario, arrivals, training
+from scenario import DAILY, Scenario, arrivals, segment_training, training
 
 from ct_assets.definitions import defs
 from ct_assets.feeds import feed_wave
@@ -37,6 +37,13 @@ def report(driver: Driver, name: str, partition: str | None) -> None:
     key = dg.AssetKey(name)
     driver.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
     driver._touch({key})
+
+
+def test_a_segment_does_not_wait_for_a_day(tmp_path: Path) -> None:
+    driver = driven(Scenario(segment_training), tmp_path)
+    assert driver.settle(until="2013-01-01") == []
+    report(driver, "due", "s1")
+    assert [run.partition for run in driver.settle(until="2013-01-01")] == ["s1", "s1"]
 
 
 def settled_by_the_tester(world: Scenario) -> Asked:
