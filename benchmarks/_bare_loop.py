@@ -33,8 +33,9 @@ from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, Releases, load_artifact
 from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_training_set, read_examples
 from ct_assets.lib.features import compute, publish
-from ct_assets.lib.model_data import join_outcomes, performance_report, save_report, score_day
+from ct_assets.lib.model_data import performance_report, save_report, score_day
 from ct_assets.lib.monitoring import drift_of_day
+from ct_assets.lib.outcomes import save_outcomes
 from ct_assets.lib.partitions import end_of
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 
@@ -104,7 +105,7 @@ class BareLoop:
     def _score_and_watch(self, partition: str) -> None:
         table, _ = score_day(self.lake, self.store, self.releases, SPEC, partition)
         self.lake.dataset(f"{SPEC.name}/scored", "event_timestamp").write(partition, table)
-        self.lake.dataset(f"{SPEC.name}/performance").write(partition, join_outcomes(self.lake, SPEC, partition))
+        save_outcomes(self.lake, SPEC, partition)
         performance = performance_report(self.lake, self.releases, SPEC, partition)
         save_report(self.lake, SPEC, "performance", partition, performance)
         drift = drift_of_day(self.lake, self.releases, SPEC, partition)

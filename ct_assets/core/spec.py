@@ -50,11 +50,63 @@ class EventSpec(Strict):
 
 
 class LabelSpec(Strict):
-    """What became of the events, and when that was known."""
+    """What became of the events, and when that was known.
+
+    Exactly one of `delay`, `horizon` and `matures_at` says when an event is mature: when its label is known if it ever
+    is. Training set, gate and performance look at mature events only, whatever has become known before.
+    """
 
     source: str = Field(description="Source whose rows bring the labels.")
-    sql: str = Field(description="DuckDB SQL over the sources; yields the id column, `label` and `known_at` (UTC).")
-    delay: Duration = Field(description="By when a label has usually arrived, counted from the prediction.")
+    sql: str = Field(
+        description="DuckDB SQL over the source; yields the id column, `label` and `known_at` (UTC). With a horizon it "
+        "yields no `known_at`, and reads the table `events`: the columns of the events' SQL and `horizon_ends`, up to "
+        "which it may look; an event that it leaves out has no label."
+    )
+    delay: Duration | None = Field(
+        None, description="By when a label has usually arrived, counted from the prediction."
+    )
+    horizon: Duration | None = Field(
+        None,
+        description="How long after the prediction something has to happen to count, such as '30 days': all labels of "
+        "that moment, positive or not, become known when it has passed.",
+    )
+    matures_at: str | None = Field(
+        None,
+        description="Column of the events' SQL with the moment (UTC) from which on the event's label is known; missing "
+        "for an event that is to be left out.",
+    )
+    absent: int | float | str | None = Field(
+        None,
+        description="Label of a mature event that none has come for, such as 0 for no complaint; when it is not given, "
+        "such events are left out, and counted.",
+    )
+
+    @model_validator(mode="after")
+    def _matures_in_one_way(self) -> Self:
+        given = [name for name in ("delay", "horizon", "matures_at") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'none of delay, horizon and matures_at'} given; expected exactly one of "
+                "delay, horizon and matures_at"
+            )
+        if self.reach is not None and self.reach < timedelta(0):
+            raise ValueError(f"{given[0]} {self.reach} is negative; a label is known after its prediction")
+        if self.horizon is not None and self.source == "events":
+            raise ValueError("source 'events' has the name of the table that a horizon's SQL reads; rename the source")
+        return self
+
+    @property
+    def reach(self) -> timedelta | None:
+        """Time from a prediction to its maturity; None where each event says so itself."""
+        return self.delay if self.delay is not None else self.horizon
+
+    def told(self) -> str:
+        """When labels are known, in words."""
+        if self.horizon is not None:
+            return f"labels are known after a horizon of {self.horizon}"
+        return (
+            f"labels take {self.delay}" if self.delay is not None else f"labels are known from {self.matures_at!r} on"
+        )
 
 
 class EstimatorSpec(Strict):
@@ -142,6 +194,8 @@ class ModelSpec(Strict):
         for where, metric in (("gate", self.gate.metric), ("policy", self.policy.performance_metric)):
             if metric not in (known := metrics_for(self.task).one):
                 raise ValueError(f"{where}: {unknown('metric', metric, known)}")
+        if self.task == "binary" and self.label.absent not in (None, 0, 1):
+            raise ValueError(f"label: absent is {self.label.absent!r}; expected 0 or 1, as the task is binary")
         if both := sorted(set(self.entities) & set(self.request)):
             raise ValueError(f"request: {both[0]!r} is an entity already; a caller sends it once")
         return self

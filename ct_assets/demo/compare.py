@@ -78,7 +78,7 @@ class Comparison:
             return {metric: {} for metric in METRICS}
         first, *later = sorted(self._parts)
         second = later[0] if later else self.end
-        served = _labelled_events(self.home, self.spec, self.end).set_index(self.spec.events.id_column)
+        served = _labelled_events(self.home, self.spec, self.end, self.end).set_index(self.spec.events.id_column)
         arms = {
             "served": served.loc[(served["event_timestamp"] >= first) & served[PREDICTION].notna()],
             "static": parts[0],
@@ -106,7 +106,7 @@ def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timesta
 
     with limited(spec.threads):
         return replay_schedule(
-            _labelled_events(home, spec, until).set_index(spec.events.id_column),
+            _labelled_events(home, spec, until, moment).set_index(spec.events.id_column),
             time_column="event_timestamp",
             known_column="known_at",
             label_column="label",
@@ -117,16 +117,21 @@ def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timesta
         )
 
 
-def _labelled_events(home: Path, spec: ModelSpec, until: pd.Timestamp) -> pd.DataFrame:
-    """Every scored event before `until` with its features, score and, where it is known by then, its label."""
+def _labelled_events(home: Path, spec: ModelSpec, until: pd.Timestamp, known_by: pd.Timestamp) -> pd.DataFrame:
+    """Every scored event before `until` with its features, score and, where there is one, its newest label by then."""
     from ct_assets.lake.lake import Lake, Window
 
     id_column, scored, outcomes = spec.events.id_column, f"{spec.name}/scored", f"{spec.name}/performance"
     sql = f"""
-SELECT s.* EXCLUDE (known_at), p.label, p.known_at FROM "{scored}" s LEFT JOIN "{outcomes}" p USING ({id_column})
+WITH newest AS (
+  SELECT {id_column}, label, known_at FROM "{outcomes}" WHERE known_at <= $known_by
+  QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1
+)
+SELECT s.* EXCLUDE (known_at), p.label, p.known_at FROM "{scored}" s LEFT JOIN newest p USING ({id_column})
 WHERE s.event_timestamp < $until ORDER BY s.event_timestamp, {id_column}
 """
-    return Lake(home).query(sql, {scored: Window(), outcomes: Window()}, until, {"until": until}).to_pandas()
+    moments = {"until": until, "known_by": known_by}
+    return Lake(home).query(sql, {scored: Window(), outcomes: Window()}, until, moments).to_pandas()
 
 
 def _figures(arms: dict[str, pd.DataFrame], metric: str, by_calendar: str) -> dict[str, Any]:

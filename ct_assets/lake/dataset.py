@@ -39,7 +39,7 @@ class DataFile:
         rows: Number of rows.
         min_time: Smallest value of the dataset's time column, ISO 8601 in UTC; None without rows.
         max_time: Largest value, likewise.
-        name: Name under which the batch landed; empty when it was computed here.
+        name: Name under which the batch landed; empty for the rows that were computed here, or what else they are.
     """
 
     path: str
@@ -115,7 +115,7 @@ class Dataset:
             partition: Arrival day or `WHOLE`.
             table: Rows; timestamps in microseconds UTC.
             digest: Digest of the batch that the rows came from; that of the stored bytes when None.
-            name: Name under which the batch landed.
+            name: Name under which the batch landed, or what the rows are beside the others of the partition.
             append: Keep what the partition has and add to it; otherwise replace it.
 
         Returns:

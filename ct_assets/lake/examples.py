@@ -1,9 +1,14 @@
-"""Examples: events with their features and, once known, their labels, all as of a moment."""
+"""Examples: events with their features and, once known, their labels, all as of a moment.
 
-import math
+An event is mature from the moment on at which its label is known, if it ever is. Like the rows that arrive at midnight,
+a label that becomes known at a moment belongs to what comes after it: mature at t is what matured before t.
+"""
+
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow as pa
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.lake import Lake, Window
@@ -15,14 +20,32 @@ DAY = pd.Timedelta(days=1)
 INSTANT = pd.Timedelta(1, "us")
 """The smallest step of time."""
 
+MATURES = "matures_at"
+"""Column of scored events and of snapshots with the moment of maturity, where each event has its own."""
+
 
 def partition_of(moment: pd.Timestamp) -> str:
     """The arrival day that a moment lies in."""
     return moment.tz_convert("UTC").date().isoformat()
 
 
+def arrivals_of(spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> Window:
+    """The arrival days of events whose prediction is due from `start` to `end` (excluded)."""
+    return Window(partition_of(start - spec.events.lookback_days * DAY), partition_of(end - INSTANT))
+
+
+def has_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> bool:
+    """Whether anything has arrived that `read_events` could read."""
+    return start < end and lake.has_rows(spec.events.source, arrivals_of(spec, start, end))
+
+
 def read_events(
-    lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, besides: pd.Series | None = None
+    lake: Lake,
+    spec: ModelSpec,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    besides: pd.Series | None = None,
+    matured_by: pd.Timestamp | None = None,
 ) -> pd.DataFrame:
     """Events whose prediction is due from `start` (included) to `end` (excluded), as known at `end`.
 
@@ -32,34 +55,107 @@ def read_events(
         start: First moment of prediction.
         end: The moment after the last one.
         besides: Ids of events that are not wanted.
+        matured_by: Only events that matured before this moment, where each has its own.
 
     Returns:
-        The columns of the spec's SQL, ordered by time and id; timestamps in UTC.
+        The columns of the spec's SQL, ordered by time and id, and `MATURES` where each event matures by itself;
+        timestamps in UTC.
     """
-    window = Window(partition_of(start - spec.events.lookback_days * DAY), partition_of(end - INSTANT))
-    id_column = spec.events.id_column
+    return _events(lake, spec, start, end, besides, matured_by).to_pandas()
+
+
+def _events(
+    lake: Lake,
+    spec: ModelSpec,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    besides: pd.Series | None = None,
+    matured_by: pd.Timestamp | None = None,
+) -> pa.Table:
+    id_column, own = spec.events.id_column, spec.label.matures_at
     unwanted = {} if besides is None or besides.empty else {"unwanted": besides.to_frame(id_column)}
+    moment = f'CAST("{own}" AS TIMESTAMPTZ) AS {MATURES}'
+    added = "" if own is None else f" REPLACE ({moment})" if own == MATURES else f", {moment}"
+    matured = "" if own is None or matured_by is None else f"AND {MATURES} < $matured_by "
     sql = f"""
-SELECT * FROM ({spec.events.sql}) {f"ANTI JOIN unwanted USING ({id_column})" if unwanted else ""}
-WHERE event_timestamp >= $start AND event_timestamp < $end ORDER BY event_timestamp, {id_column}
+SELECT * FROM (SELECT *{added} FROM ({spec.events.sql}))
+{f"ANTI JOIN unwanted USING ({id_column})" if unwanted else ""}
+WHERE event_timestamp >= $start AND event_timestamp < $end {matured}ORDER BY event_timestamp, {id_column}
 """
-    table = lake.query(sql, {spec.events.source: window}, end, {"start": start, "end": end}, unwanted)
-    return table.to_pandas()
+    moments = {"start": start, "end": end} | ({"matured_by": matured_by} if matured else {})
+    return lake.query(sql, {spec.events.source: arrivals_of(spec, start, end)}, end, moments, unwanted)
 
 
-def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str | None = None) -> pd.DataFrame:
-    """Labels known at `as_of`, the newest of each event, of arrival day `first` and later.
+def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Timestamp) -> pd.DataFrame:
+    """The labels known at `as_of`, the newest of each event, of events predicted from `first` on.
+
+    A label that an event gets for want of one (`absent`) is none of them. Those of a horizon are the ones of events
+    that are mature.
+
+    Returns:
+        Columns: the id, `label`, `known_at`.
+
+    Raises:
+        ValueError: The SQL of a horizon yields an event twice.
+    """
+    if spec.label.horizon is not None:
+        return horizon_labels(lake, spec, first, matured_before(spec, as_of), as_of)
+    newest = f"row_number() OVER (PARTITION BY {spec.events.id_column} ORDER BY known_at DESC, label DESC) = 1"
+    return _arrived(lake, spec, as_of, partition_of(first), newest)
+
+
+def label_versions(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str) -> pd.DataFrame:
+    """Every label that arrived from the day `first` on and was known at `as_of`; more than one where it changed.
 
     Returns:
         Columns: the id, `label`, `known_at`.
     """
+    changed = f"label IS DISTINCT FROM lag(label) OVER (PARTITION BY {spec.events.id_column} ORDER BY known_at, label)"
+    return _arrived(lake, spec, as_of, first, changed)
+
+
+def _arrived(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str, which: str) -> pd.DataFrame:
     id_column = spec.events.id_column
     sql = f"""
-SELECT {id_column}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL
-QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1 ORDER BY {id_column}
+SELECT {id_column}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL AND known_at <= $as_of
+QUALIFY {which} ORDER BY {id_column}, known_at
 """
     window = Window(first, partition_of(as_of - INSTANT))
-    return lake.query(sql, {spec.label.source: window}, as_of).to_pandas()
+    return lake.query(sql, {spec.label.source: window}, as_of, {"as_of": as_of}).to_pandas()
+
+
+def horizon_labels(
+    lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, as_of: pd.Timestamp
+) -> pd.DataFrame:
+    """Labels of the events predicted from `start` to `end` (excluded), all of which are mature at `as_of`.
+
+    They are computed from the rows known at `as_of`: rows that came after the horizon correct them.
+
+    Returns:
+        Columns: the id, `label`, and `known_at`, which is the end of the event's horizon.
+
+    Raises:
+        ValueError: The SQL yields an event twice.
+    """
+    id_column = spec.events.id_column
+    if not has_events(lake, spec, start, end):
+        return pd.DataFrame({id_column: [], "label": [], "known_at": pd.Series(dtype="datetime64[us, UTC]")})
+    events = _events(lake, spec, start, end)
+    ends = pa.array(events["event_timestamp"].to_pandas() + spec.label.horizon)
+    events = events.append_column("horizon_ends", ends.cast(events.schema.field("event_timestamp").type))
+    sql = f"""
+SELECT {id_column}, label, horizon_ends AS known_at FROM ({spec.label.sql}) JOIN events USING ({id_column})
+WHERE label IS NOT NULL ORDER BY {id_column}
+"""
+    window = Window(partition_of(start), partition_of(as_of - INSTANT))
+    labels = lake.query(sql, {spec.label.source: window}, as_of, tables={"events": events}).to_pandas()
+    repeated = labels.loc[labels[id_column].duplicated(), id_column]
+    if len(repeated):
+        raise ValueError(
+            f"the label SQL of {spec.name} yields {id_column} {repeated.iloc[0]!r} more than once; "
+            f"expected one row for each event: group by {id_column}"
+        )
+    return labels
 
 
 def with_features(store: "FeatureStore", spec: ModelSpec, events: pd.DataFrame) -> pd.DataFrame:
@@ -82,11 +178,32 @@ def with_features(store: "FeatureStore", spec: ModelSpec, events: pd.DataFrame) 
     return pd.concat([events.reset_index(drop=True), found[features]], axis=1)
 
 
-def label_lookback_days(spec: ModelSpec) -> int:
-    """How many arrival days before a label its event can have been scored."""
-    return math.ceil(spec.label.delay / DAY) + 1
-
-
 def matured_before(spec: ModelSpec, as_of: pd.Timestamp) -> pd.Timestamp:
-    """Events predicted before this moment have their labels, as far as they ever get one."""
-    return as_of - spec.label.delay
+    """Events predicted before this moment have their labels at `as_of`, as far as they ever get one.
+
+    Where each event says itself when it is mature, those predicted before may be.
+    """
+    return as_of if spec.label.reach is None else as_of - spec.label.reach
+
+
+def maturity(spec: ModelSpec, events: pd.DataFrame) -> pd.Series:
+    """The moment at which each event is mature; missing for those that never are.
+
+    Args:
+        spec: The model.
+        events: With `event_timestamp`, and with `MATURES` where each event has its own.
+    """
+    return events[MATURES] if spec.label.reach is None else events["event_timestamp"] + spec.label.reach
+
+
+def maturing(spec: ModelSpec, table: str = "") -> str:
+    """SQL of the same over scored events.
+
+    Args:
+        spec: The model.
+        table: Alias of the table.
+    """
+    column = f"{table}." if table else ""
+    if spec.label.reach is None:
+        return f"{column}{MATURES}"
+    return f"{column}event_timestamp + to_microseconds({spec.label.reach // timedelta(microseconds=1)})"

@@ -44,6 +44,10 @@ class Lake:
         """The dataset called `name`, which may contain slashes."""
         return Dataset(self.home / "lake" / name, time_column)
 
+    def has_rows(self, name: str, window: Window) -> bool:
+        """Whether a dataset has files in a window, which a query of it needs."""
+        return bool(self.dataset(name).files(window.first, window.last))
+
     def connect(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """A DuckDB cursor; its temporary views and tables are its own."""
         return self._connect()
@@ -54,7 +58,7 @@ class Lake:
         windows: Mapping[str, Window],
         as_of: pd.Timestamp,
         parameters: Mapping[str, object] | None = None,
-        tables: Mapping[str, pd.DataFrame] | None = None,
+        tables: Mapping[str, pd.DataFrame | pa.Table] | None = None,
     ) -> pa.Table:
         """Run `sql` over datasets as they were known at `as_of`.
 

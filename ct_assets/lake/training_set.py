@@ -13,7 +13,18 @@ import pyarrow.parquet as pq
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.dataset import to_parquet
-from ct_assets.lake.examples import DAY, INSTANT, matured_before, partition_of, read_events, read_labels, with_features
+from ct_assets.lake.examples import (
+    DAY,
+    INSTANT,
+    MATURES,
+    has_events,
+    matured_before,
+    maturing,
+    partition_of,
+    read_events,
+    read_labels,
+    with_features,
+)
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.paths import write_atomically
 
@@ -46,12 +57,15 @@ class TrainingSet:
         digest: SHA-256 of the rows; names the snapshot.
         model: Name of the model.
         as_of: What was known when; ISO 8601 in UTC.
-        split_at: Examples predicted from here on are kept for the gate, not trained on.
+        split_at: Examples from here on are kept for the gate, not trained on.
         train_rows: Examples to train on.
         holdout_rows: Examples kept for the gate.
         positives: Positive labels among the examples to train on.
         feature_service: Where the features came from.
         feature_versions: Its views with the digests of their definitions.
+        unlabelled: Mature events that no label had come for, which are left out.
+        absent: Those that were given the label that the spec has for this case.
+        split_by: Column that `split_at` divides.
     """
 
     digest: str
@@ -63,6 +77,9 @@ class TrainingSet:
     positives: int
     feature_service: str
     feature_versions: dict[str, str]
+    unlabelled: int = 0
+    absent: int = 0
+    split_by: str = "event_timestamp"
 
 
 def build_training_set(
@@ -86,21 +103,22 @@ def build_training_set(
     Raises:
         ValueError: No example has matured yet.
     """
-    end = matured_before(spec, as_of)
-    examples = _examples(lake, store, spec, first, end, features.digest)
-    labels = read_labels(lake, spec, as_of)
-    examples = examples.merge(labels[[spec.events.id_column, "label"]], on=spec.events.id_column)
+    examples, without = _labelled(lake, store, spec, as_of, first, features.digest)
     if examples.empty:
         raise ValueError(
-            f"no example of {spec.name} has matured by {as_of}: labels take {spec.label.delay}; wait for them, "
-            f"or check the sources {spec.events.source!r} and {spec.label.source!r}"
+            f"no example of {spec.name} has matured by {as_of}: {spec.label.told()}, and {without} mature events "
+            f"have none; wait for them, or check the sources {spec.events.source!r} and {spec.label.source!r}"
         )
-    split_at = end - spec.evaluation_days * DAY
     inputs = model_inputs(spec, examples)
     keys = [spec.events.id_column, "event_timestamp"]
+    if spec.label.reach is None:
+        # Of the newest predictions only those that mature fast are mature: what is newest is told by maturity alone.
+        keys, split_by, split_at = [*keys, MATURES], MATURES, as_of - spec.evaluation_days * DAY
+    else:
+        split_by, split_at = "event_timestamp", matured_before(spec, as_of) - spec.evaluation_days * DAY
     frame = pd.concat([examples[keys], inputs, examples["label"].astype("int8")], axis=1)
     payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
-    train = frame["event_timestamp"] < split_at
+    train = frame[split_by] < split_at
     snapshot = TrainingSet(
         digest=hashlib.sha256(payload).hexdigest(),
         model=spec.name,
@@ -111,6 +129,9 @@ def build_training_set(
         positives=int(frame.loc[train, "label"].sum()),
         feature_service=spec.feature_service,
         feature_versions=features.views,
+        unlabelled=without if spec.label.absent is None else 0,
+        absent=0 if spec.label.absent is None else without,
+        split_by=split_by,
     )
     folder = _folder(lake, snapshot.digest)
     if not (folder / "data.parquet").exists():
@@ -120,16 +141,34 @@ def build_training_set(
     return snapshot
 
 
+def _labelled(
+    lake: Lake, store: "FeatureStore", spec: ModelSpec, as_of: pd.Timestamp, first: pd.Timestamp, digest: str
+) -> tuple[pd.DataFrame, int]:
+    """Every mature event from `first` on with its features and its label, and how many had none."""
+    if not has_events(lake, spec, first, matured_before(spec, as_of)):
+        return pd.DataFrame(), 0
+    examples = _examples(lake, store, spec, first, as_of, digest)
+    if examples.empty:
+        return examples, 0
+    labels = read_labels(lake, spec, as_of, first)[[spec.events.id_column, "label"]]
+    examples = examples.merge(labels, on=spec.events.id_column, how="left")
+    missing = examples["label"].isna()
+    if spec.label.absent is None:
+        return examples[~missing].reset_index(drop=True), int(missing.sum())
+    return examples.assign(label=examples["label"].where(~missing, spec.label.absent)), int(missing.sum())
+
+
 def _examples(
-    lake: Lake, store: "FeatureStore", spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp, digest: str
+    lake: Lake, store: "FeatureStore", spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, digest: str
 ) -> pd.DataFrame:
-    """Every event from `first` to `end` with its features.
+    """Every event from `first` on that is mature at `as_of`, with its features.
 
     What was known at the moment of a prediction does not change, so the features that Feast gave when an event was
     scored are taken as they are; events that were never scored, or with other definitions, are joined anew.
     """
-    joined = _joined(lake, spec, first, end, digest)
-    events = read_events(lake, spec, first, end, besides=joined[spec.events.id_column])
+    end = matured_before(spec, as_of)
+    joined = _joined(lake, spec, first, as_of, digest)
+    events = read_events(lake, spec, first, end, besides=joined[spec.events.id_column], matured_by=as_of)
     if events.empty:
         return joined
     columns = list(joined.columns)
@@ -138,19 +177,20 @@ def _examples(
     return whole.sort_values(["event_timestamp", spec.events.id_column], ignore_index=True)
 
 
-def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, end: pd.Timestamp, digest: str) -> pd.DataFrame:
-    """Events with the features that Feast gave when they were scored, as far as the definitions are today's."""
-    name = f"{spec.name}/scored"
+def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, digest: str) -> pd.DataFrame:
+    """Mature events with the features that Feast gave when they were scored, as far as the definitions are today's."""
+    name, end = f"{spec.name}/scored", matured_before(spec, as_of)
     window = Window(partition_of(first), partition_of(end - INSTANT))
-    columns = [spec.events.id_column, "event_timestamp", *spec.inputs]
-    if end <= first or not lake.dataset(name).files(window.first, window.last):
+    own = [MATURES] if spec.label.reach is None else []
+    columns = [spec.events.id_column, "event_timestamp", *own, *spec.inputs]
+    if not lake.has_rows(name, window):
         return pd.DataFrame(columns=columns)
     sql = f"""
 SELECT {", ".join(f'"{c}"' for c in columns)} FROM "{name}"
-WHERE event_timestamp >= $start AND event_timestamp < $end AND {FEATURES_DIGEST} = $digest
+WHERE event_timestamp >= $start AND {maturing(spec)} < $as_of AND {FEATURES_DIGEST} = $digest
 ORDER BY event_timestamp, {spec.events.id_column}
 """
-    return lake.query(sql, {name: window}, end, {"start": first, "end": end, "digest": digest}).to_pandas()
+    return lake.query(sql, {name: window}, end, {"start": first, "as_of": as_of, "digest": digest}).to_pandas()
 
 
 def load_training_set(lake: Lake, digest: str) -> TrainingSet:
@@ -159,9 +199,9 @@ def load_training_set(lake: Lake, digest: str) -> TrainingSet:
 
 
 def read_examples(lake: Lake, snapshot: TrainingSet, part: Literal["train", "holdout"]) -> pd.DataFrame:
-    """Rows of a snapshot, ordered by the moment of prediction."""
+    """Rows of a snapshot, ordered by the moment of prediction; the holdout is what has matured last."""
     split_at = pd.Timestamp(snapshot.split_at)
-    bound = ("event_timestamp", "<" if part == "train" else ">=", split_at)
+    bound = (snapshot.split_by, "<" if part == "train" else ">=", split_at)
     return pq.read_table(_folder(lake, snapshot.digest) / "data.parquet", filters=[bound]).to_pandas()
 
 

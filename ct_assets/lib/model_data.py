@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.metrics import metrics_for
@@ -17,23 +16,15 @@ from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import PREDICTION, predict
 from ct_assets.lake.contract import Domain
-from ct_assets.lake.examples import (
-    DAY,
-    INSTANT,
-    label_lookback_days,
-    matured_before,
-    partition_of,
-    read_events,
-    read_labels,
-    with_features,
-)
-from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.examples import DAY, INSTANT, MATURES, read_events, with_features
+from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.features import FeatureSet, feature_key
-from ct_assets.lib.partitions import arrival_days, day_before, end_of
+from ct_assets.lib.outcomes import labels_known, read_outcomes, unlabelled
+from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
@@ -101,6 +92,8 @@ def score_day(
     events = with_features(store, spec, read_events(lake, spec, start, end))
     champion = releases.champion_at(start)
     keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
+    if spec.label.reach is None:
+        keys[MATURES] = events[MATURES]
     frame = pd.concat([keys, model_inputs(spec, events)], axis=1)
     if champion is None:
         frame[PREDICTION] = pd.Series(dtype="float64")
@@ -113,52 +106,11 @@ def score_day(
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None
 
 
-def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> pa.Table:
-    """Labels that have arrived and are not yet counted, each with what was predicted; O(arrived rows).
-
-    Those are the labels of the day, and those of days around it that had nothing to be joined with: a day that could
-    not be scored in its turn, as one of its sources came late, is made up for when it is, or by the day after.
-    """
-    id_column, reach = spec.events.id_column, label_lookback_days(spec)
-    first = day_before(partition, reach)
-    known = f"{spec.name}/performance"
-    others = [f for f in lake.dataset(known).files(day_before(first, reach), day_before(partition, -reach))]
-    last = max([partition, *(f.partition for f in others)])
-    labels = read_labels(lake, spec, end_of(last), first)
-    columns = ", ".join([id_column, "event_timestamp", PREDICTION, "model_version", *spec.slices])
-    scored = lake.query(
-        f'SELECT {columns} FROM "{spec.name}/scored"',
-        {f"{spec.name}/scored": Window(day_before(first, reach), partition)},
-        end_of(partition),
-    ).to_pandas()
-    counted = [
-        pq.read_table(path, columns=[id_column])[id_column]
-        for path in lake.dataset(known).paths(f for f in others if f.partition != partition)
-    ]
-    joined = labels.merge(scored, on=id_column).sort_values(["event_timestamp", id_column], ignore_index=True)
-    joined = joined[~joined[id_column].isin(pa.chunked_array(counted).to_pandas() if counted else [])]
-    table = pa.Table.from_pandas(joined, preserve_index=False)
-    # A day without a champion has no version to tell the type of the column from.
-    return table.set_column(
-        table.schema.get_field_index("model_version"), "model_version", table["model_version"].cast(pa.string())
-    )
-
-
-def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
-    """How many outcomes of scored events had become known by a moment."""
-    dataset = lake.dataset(f"{spec.name}/performance")
-    files = dataset.files(last=partition_of(as_of - INSTANT))
-    # Only a day that was scored late holds labels that became known later.
-    late = [f for f in files if f.max_time and pd.Timestamp(f.max_time) > as_of]
-    early = sum(f.rows for f in files) - sum(f.rows for f in late)
-    moments = [pq.read_table(path, columns=["known_at"])["known_at"].to_pandas() for path in dataset.paths(late)]
-    return early + sum(int((known <= as_of).sum()) for known in moments)
-
-
 def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> dict[str, Any]:
     """The champion's metric over the newest matured cohorts, next to what its verdict promised.
 
-    Only events old enough to have their label count: fast labels alone would paint a rosy picture.
+    Only events old enough to have their label count: fast labels alone would paint a rosy picture. What they say so far
+    is `provisional`: it is shown, and nothing is decided by it.
     """
     as_of, policy = end_of(partition), spec.policy
     champion = releases.champion_at(as_of - INSTANT)
@@ -171,26 +123,27 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
     }
     if champion is None:
         return empty
-    end = matured_before(spec, as_of)
-    start = end - policy.performance_window_days * DAY
-    sql = f"""
-SELECT label, {PREDICTION}, event_timestamp FROM "{spec.name}/performance"
-WHERE event_timestamp >= $start AND event_timestamp < $end AND model_version = $version ORDER BY event_timestamp
-"""
-    rows = lake.query(
-        sql,
-        {f"{spec.name}/performance": Window(partition_of(start), partition)},
-        as_of,
-        {"start": start, "end": end, "version": champion.version},
-    ).to_pandas()
+    start = as_of - policy.performance_window_days * DAY
+    matured, young = read_outcomes(lake, spec, as_of, start, as_of), read_outcomes(lake, spec, as_of, as_of)
     reference = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
-    now = metrics_for(spec.task).one[policy.performance_metric](rows["label"], rows[PREDICTION]) if len(rows) else None
-    return empty | {
-        "now": None if now is None or math.isnan(now) else now,
+    return {
+        **empty,
+        **_figures(spec, matured[matured["model_version"] == champion.version]),
         "reference": reference,
+        "champion": champion.version,
+        "unlabelled": unlabelled(lake, spec, start, as_of, len(matured)),
+        "corrected": int((matured["versions"] > 1).sum()),
+        "provisional": _figures(spec, young[young["model_version"] == champion.version]),
+    }
+
+
+def _figures(spec: ModelSpec, rows: pd.DataFrame) -> dict[str, Any]:
+    measure = metrics_for(spec.task).one[spec.policy.performance_metric]
+    now = measure(rows["label"], rows[PREDICTION]) if len(rows) else None
+    return {
+        "now": None if now is None or math.isnan(now) else now,
         "rows": len(rows),
         "label_rate": float(rows["label"].mean()) if len(rows) else None,
-        "champion": champion.version,
     }
 
 

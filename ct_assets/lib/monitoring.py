@@ -15,18 +15,12 @@ from ct_assets.core.profile import NumericColumn, profile
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.training import LABEL, PREDICTION
 from ct_assets.lake.contract import Domain
-from ct_assets.lake.examples import DAY, INSTANT, matured_before, partition_of
+from ct_assets.lake.examples import DAY, INSTANT, partition_of
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.model_data import (
-    join_outcomes,
-    model_key,
-    performance_report,
-    read_report,
-    releases_of,
-    save_report,
-)
+from ct_assets.lib.model_data import model_key, performance_report, read_report, releases_of, save_report
+from ct_assets.lib.outcomes import read_outcomes, save_outcomes
 from ct_assets.lib.partitions import arrival_days, day_before, end_of
 from ct_assets.resources.lake import LakeResource
 
@@ -54,7 +48,7 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         specs=[
             dg.AssetSpec(
                 performance,
-                deps=[model_key(spec, "scored"), spec.label.source],
+                deps=[model_key(spec, "scored"), *_label_sources(spec)],
                 description="Predictions joined with the labels that have become known; figures on mature ones.",
                 automation_condition=on_accepted_data(),
                 **shared,
@@ -95,19 +89,28 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
     return monitoring
 
 
+def _label_sources(spec: ModelSpec) -> list[str]:
+    """What labels are made of; those of a horizon are computed for the events."""
+    return sorted({spec.label.source, *([spec.events.source] if spec.label.horizon is not None else [])})
+
+
 def _performance(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
-    table = join_outcomes(lake.lake(), spec, partition)
-    lake.lake().dataset(f"{spec.name}/performance").write(partition, table)
+    outcomes = save_outcomes(lake.lake(), spec, partition)
     report = performance_report(lake.lake(), releases_of(lake, spec), spec, partition)
     save_report(lake.lake(), spec, "performance", partition, report)
-    figures = {name: value for name, value in report.items() if value is not None}
+    figures = {name: value for name, value in report.items() if value is not None and name != "provisional"}
     now, reference, policy = report["now"], report["reference"], spec.policy
     judged = None not in (now, reference) and report["rows"] >= policy.performance_min_rows
     lost = -advantage(policy.performance_metric, now, reference) if judged else 0.0
     fallen = policy.performance_drop is not None and lost >= policy.performance_drop
     return dg.MaterializeResult(
         asset_key=key,
-        metadata={"dagster/row_count": table.num_rows, **figures},
+        metadata={
+            "dagster/row_count": outcomes.first.num_rows,
+            "corrections": outcomes.corrections.num_rows,
+            "provisional (decides nothing)": report.get("provisional"),
+            **figures,
+        },
         check_results=[_warning(key, "performance_holds", not fallen, figures)],
     )
 
@@ -186,14 +189,9 @@ def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str
 
 
 def _labels_of_window(lake: Lake, spec: ModelSpec, partition: str) -> pd.DataFrame:
-    end = matured_before(spec, end_of(partition))
-    start = end - spec.drift_window_days * DAY
-    name = f"{spec.name}/performance"
-    sql = f'SELECT label AS {LABEL} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end'
-    rows = lake.query(
-        sql, {name: Window(partition_of(start), partition)}, end_of(partition), {"start": start, "end": end}
-    )
-    return rows.to_pandas().astype("float64")
+    as_of = end_of(partition)
+    rows = read_outcomes(lake, spec, as_of, as_of - spec.drift_window_days * DAY, as_of)
+    return rows[["label"]].rename(columns={"label": LABEL}).astype("float64")
 
 
 def _drift_metadata(report: DriftReport | None) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from ct_assets.lake.training_set import (
 from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
 from ct_assets.lib.evaluation import build_evaluation
-from ct_assets.lib.model_data import common, labels_known, model_key
+from ct_assets.lib.model_data import common, model_key
+from ct_assets.lib.outcomes import labels_known
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest

@@ -98,6 +98,15 @@ MISTAKES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: attributes(label=attributes()["label"] | {"delay": "soon"}),
         "'soon' is no duration; expected such as '36 hours'",
     ),
+    "two ways to mature": (
+        lambda: attributes(label=attributes()["label"] | {"horizon": "30 days"}),
+        "delay and horizon given; expected exactly one of delay, horizon and matures_at",
+    ),
+    "no way to mature": (lambda: without("label.delay"), "none of delay, horizon and matures_at given"),
+    "a label of another task for want of one": (
+        lambda: attributes(label=attributes()["label"] | {"absent": 2}),
+        "absent is 2; expected 0 or 1, as the task is binary",
+    ),
     "no features": (lambda: without("feature_sets"), "neither feature_sets nor own_feature_sets names any"),
     "no inputs": (lambda: attributes(inputs={}), "inputs.*at least 1"),
     "a name with blanks": (lambda: attributes(name="My Model"), "name.*pattern"),

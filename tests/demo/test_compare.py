@@ -13,7 +13,7 @@ from ct_assets.core.inputs import model_inputs
 from ct_assets.core.replay import replay_schedule
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import predict
-from ct_assets.demo.compare import Comparison
+from ct_assets.demo.compare import Comparison, _labelled_events
 from ct_assets.demo.sabotage import ShuffledLabels
 from ct_assets.lake.lake import Lake
 
@@ -100,6 +100,17 @@ def test_every_arm_is_that_of_one_plain_replay(home: Path, ahead: bool) -> None:
 
 def test_before_the_first_training_moment_there_is_nothing_to_compare(tmp_path: Path) -> None:
     assert Comparison(tmp_path, SPEC, START, MOMENTS[0]).finish() == {"auc": {}, "logloss": {}}
+
+
+def test_a_corrected_label_is_the_newest_of_its_moment(tmp_path: Path) -> None:
+    lake, moments = Lake(tmp_path), [START + pd.Timedelta(days=days) for days in (1, 2, 9)]
+    scored = pd.DataFrame({"id": ["a"], "event_timestamp": moments[:1], "known_at": moments[:1], "prediction": [0.5]})
+    lake.dataset("m/scored").write("2013-01-02", pa.Table.from_pandas(scored, preserve_index=False))
+    for label, moment in enumerate(moments[1:]):
+        outcome = pa.table({"id": ["a"], "label": [label], "known_at": [moment]})
+        lake.dataset("m/performance").write(str(moment.date()), outcome)
+    found = [_labelled_events(tmp_path, SPEC, END, moment)["label"].tolist() for moment in moments[1:]]
+    assert found == [[0], [1]]
 
 
 def test_a_model_of_shuffled_labels_is_rejected() -> None:

@@ -27,7 +27,7 @@ from ct_assets.lake.examples import read_events, with_features
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_training_set
 from ct_assets.lib.features import FeatureSql
-from ct_assets.lib.model_data import join_outcomes
+from ct_assets.lib.outcomes import save_outcomes
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 from ct_assets.serving.features import FeatureReader
 
@@ -396,8 +396,7 @@ def outcomes(home: Path) -> pd.DataFrame:
 
 
 def judge_day(home: Path, day: str) -> None:
-    dataset = Lake(home).dataset(f"{SPEC.name}/performance")
-    dataset.write(day, join_outcomes(Lake(home), SPEC, day))
+    save_outcomes(Lake(home), SPEC, day)
 
 
 @pytest.mark.parametrize("late_days", [("2013-01-06",), ("2013-01-06", "2013-01-07")], ids=len)

@@ -12,8 +12,9 @@ from ct_assets.core.policy import decide as decide_by
 from ct_assets.core.segments import Line
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.model_data import labels_known, performance_report, save_report
+from ct_assets.lib.model_data import performance_report, save_report
 from ct_assets.lib.monitoring import gather_evidence, reconsider, record_decision, retrain_due
+from ct_assets.lib.outcomes import labels_known
 from ct_assets.lib.training import _chosen
 from ct_assets.words import explain
 

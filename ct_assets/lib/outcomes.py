@@ -1,0 +1,260 @@
+"""Outcomes: what became of scored events, each with what was predicted, kept as it becomes known.
+
+`<model>/performance` holds one row of each event that has a label, and a further one for each label that replaced it.
+Of several, readers take the newest that was known at their moment.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ct_assets.core.spec import ModelSpec
+from ct_assets.core.training import PREDICTION
+from ct_assets.lake.dataset import DataFile
+from ct_assets.lake.examples import (
+    DAY,
+    INSTANT,
+    MATURES,
+    horizon_labels,
+    label_versions,
+    maturing,
+    maturity,
+    partition_of,
+)
+from ct_assets.lake.lake import Lake, Window
+from ct_assets.lib.partitions import day_before, end_of
+
+CORRECTIONS = "corrections"
+"""Name of the files whose rows replace a label that is counted already."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one day adds.
+
+    Attributes:
+        first: Events that have a label now, one row each.
+        corrections: Labels that replace those of events that had one.
+    """
+
+    first: pa.Table
+    corrections: pa.Table
+
+
+def outcomes_name(spec: ModelSpec) -> str:
+    """The dataset of a model's outcomes."""
+    return f"{spec.name}/performance"
+
+
+def save_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
+    """Join the labels of a day with what was predicted, and keep them as its partition."""
+    outcomes, dataset = join_outcomes(lake, spec, partition), lake.dataset(outcomes_name(spec))
+    dataset.write(partition, outcomes.first)
+    if outcomes.corrections.num_rows:
+        dataset.write(partition, outcomes.corrections, name=CORRECTIONS, append=True)
+    return outcomes
+
+
+def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
+    """Labels that have become known and are not yet counted, each with what was predicted.
+
+    Those are the labels of the day, and those of days around it that had nothing to be joined with: a day that could
+    not be scored in its turn, as one of its sources came late, is made up for when it is, or by a day after. A label
+    is replaced while a figure looks at its event. The cost depends on what arrived and on the windows of the spec, and
+    not on the length of history; where events mature by themselves, DuckDB also looks at each file's statistics.
+    """
+    id_column, start = spec.events.id_column, pd.Timestamp(partition, tz="UTC")
+    since = start - _revised_days(spec) * DAY
+    scored = _scored(lake, spec, since, partition)
+    if spec.label.horizon is None:
+        labels = _arrived(lake, spec, scored, partition)
+    else:
+        end = end_of(partition)
+        labels = horizon_labels(lake, spec, since - spec.label.horizon, end - spec.label.horizon, end)
+    if spec.label.absent is not None:
+        labels = _with_absent(spec, labels, scored, end_of(partition))
+    if labels.empty:
+        # Without events there is no SQL to tell the types from.
+        labels = labels.astype({id_column: scored[id_column].dtype})
+    joined = labels.merge(scored, on=id_column)
+    joined = joined.sort_values(["event_timestamp", id_column, "known_at"], ignore_index=True)
+    counted = _counted(lake, spec, joined, partition)
+    if spec.label.horizon is not None:
+        joined, counted = _revised(spec, joined, counted, partition)
+    new = _not_counted(id_column, joined, counted)
+    first = ~(new[id_column].isin(counted.loc[counted["first"], id_column]) | new[id_column].duplicated())
+    return Outcomes(_table(new[first]), _table(new[~first]))
+
+
+def _revised_days(spec: ModelSpec) -> int:
+    """How long after its maturity an event is looked at: while any figure does, and a day that was missed may come."""
+    return math.ceil(max(spec.policy.performance_window_days, spec.drift_window_days, _healed_days(spec)))
+
+
+def _healed_days(spec: ModelSpec) -> int:
+    """For how many days an arrived label may wait for its event to be scored."""
+    delay = spec.label.delay
+    return spec.drift_window_days if delay is None else math.ceil(delay / DAY) + 1
+
+
+def _last(spec: ModelSpec, partition: str) -> str:
+    """The last day that may have counted an event which `partition` looks at."""
+    return day_before(partition, -_revised_days(spec))
+
+
+def _days(start: pd.Timestamp, last: str, reach: timedelta | None) -> Window:
+    """The days up to `last` on which lies what is at most `reach` older than a maturity from `start` on; None: all."""
+    if reach is None:
+        return Window(None, last)
+    return Window(min(partition_of(start - reach), last), last)
+
+
+def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) -> pd.DataFrame:
+    """Scored events that mature from `since` on."""
+    own = [MATURES] if spec.label.reach is None else []
+    columns = ", ".join([spec.events.id_column, "event_timestamp", PREDICTION, "model_version", *spec.slices, *own])
+    name, window = f"{spec.name}/scored", _days(since, partition, spec.label.reach)
+    sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
+    return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()
+
+
+def _arrived(lake: Lake, spec: ModelSpec, scored: pd.DataFrame, partition: str) -> pd.DataFrame:
+    """The labels that arrived on the day and on those around it that may have had nothing to be joined with."""
+    healed = _healed_days(spec)
+    first = day_before(partition, healed)
+    if spec.label.absent is not None and len(scored):
+        # That there is none can only be said of all days since the event.
+        first = min(first, partition_of(scored["event_timestamp"].min()))
+    later = lake.dataset(outcomes_name(spec)).files(partition, _last(spec, partition))
+    return label_versions(lake, spec, end_of(max([partition, *(f.partition for f in later)])), first)
+
+
+def _with_absent(spec: ModelSpec, labels: pd.DataFrame, scored: pd.DataFrame, end: pd.Timestamp) -> pd.DataFrame:
+    """Add the label of the events that are mature and had none by then."""
+    id_column = spec.events.id_column
+    moments = scored[[id_column]].assign(known_at=maturity(spec, scored), label=spec.label.absent)
+    mature = moments[moments["known_at"] < end]
+    had = (
+        labels.merge(mature[[id_column, "known_at"]], on=id_column, suffixes=("", "_mature")) if len(labels) else labels
+    )
+    in_time: Sequence[Any] = had.loc[had["known_at"] <= had["known_at_mature"], id_column].tolist() if len(had) else []
+    absent = mature.loc[~mature[id_column].isin(in_time), labels.columns]
+    return pd.concat([part for part in (labels, absent) if len(part)] or [absent], ignore_index=True)
+
+
+def _counted(lake: Lake, spec: ModelSpec, joined: pd.DataFrame, partition: str) -> pd.DataFrame:
+    """Outcomes of these events that other days hold: id, `label`, `known_at`, `day`, and whether it was the `first`."""
+    id_column = spec.events.id_column
+    dataset, files, parts = lake.dataset(outcomes_name(spec)), list[DataFile](), []
+    if len(joined):
+        # No label is known before its event.
+        files = dataset.files(partition_of(joined["event_timestamp"].min()), _last(spec, partition))
+    for file in files:
+        if file.partition != partition and file.rows:
+            [path] = dataset.paths([file])
+            rows = pq.read_table(path, columns=[id_column, "label", "known_at"]).to_pandas()
+            parts.append(rows.assign(day=file.partition, first=file.name != CORRECTIONS))
+    if not parts:
+        return joined[[id_column, "label", "known_at"]].head(0).assign(day="", first=False)
+    counted = pd.concat(parts, ignore_index=True)
+    return counted[counted[id_column].isin(joined[id_column])]
+
+
+def _revised(
+    spec: ModelSpec, joined: pd.DataFrame, counted: pd.DataFrame, partition: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels of horizons that have been computed before, from what was known then.
+
+    That rows came late shows only in the label that is computed from them, so it is known by the end of the day. What
+    a later day has counted was computed with more knowledge than this one's.
+    """
+    id_column = spec.events.id_column
+    earlier, later = counted[counted["day"] < partition], counted[counted["day"] > partition]
+    joined = joined[~joined[id_column].isin(later.loc[later["first"], id_column])]
+    moment = (end_of(partition) - INSTANT).as_unit("us")
+    known_at = joined["known_at"].where(~joined[id_column].isin(earlier[id_column]), moment)
+    return joined.assign(known_at=known_at), earlier
+
+
+def _not_counted(id_column: str, joined: pd.DataFrame, counted: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `joined` whose label no other row says already, or that differ from the one before."""
+    if counted.empty and not joined[id_column].duplicated().any():
+        return joined
+    columns = [id_column, "label", "known_at"]
+    both = pd.concat([counted[columns].assign(row=-1), joined[columns].assign(row=joined.index)])
+    both = both.sort_values([id_column, "known_at", "row"], ignore_index=True)
+    same_moment = both.duplicated([id_column, "known_at"])
+    changed = both["label"] != both.groupby(id_column, sort=False)["label"].shift()
+    return joined.loc[both.loc[(both["row"] >= 0) & changed & ~same_moment, "row"].sort_values()]
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    """As it is stored; a day without rows, or without a champion, has no values to tell the types from."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    moment = pa.timestamp("us", tz="UTC")
+    types = {"known_at": moment, "event_timestamp": moment, MATURES: moment, "model_version": pa.string()}
+    for name in types.keys() & set(table.column_names):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(types[name]))
+    return table
+
+
+def read_outcomes(
+    lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp | None = None
+) -> pd.DataFrame:
+    """Outcomes known at `as_of` of the events that mature from `start` to `end` (excluded).
+
+    Args:
+        lake: Where they are.
+        spec: The model.
+        as_of: Labels that became known later are not seen.
+        start: First moment of maturity.
+        end: The moment after the last one; None for all that have a label already, mature or not.
+
+    Returns:
+        The newest row of each event, ordered by time and id, with `versions`, the number of labels it has had.
+    """
+    name, id_column = outcomes_name(spec), spec.events.id_column
+    # The labels of a horizon are written when it has passed, others as soon as they arrive.
+    reach = timedelta(0) if spec.label.horizon is not None else spec.label.delay
+    window = _days(start, partition_of(as_of - INSTANT), reach)
+    bounded = f"AND {maturing(spec)} < $end" if end is not None else ""
+    sql = f"""
+SELECT *, count(*) OVER (PARTITION BY {id_column}) AS versions FROM "{name}"
+WHERE {maturing(spec)} >= $start {bounded}
+QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1 ORDER BY event_timestamp, {id_column}
+"""
+    moments = {"start": start} | ({"end": end} if end is not None else {})
+    return lake.query(sql, {name: window}, as_of, moments).to_pandas()
+
+
+def unlabelled(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, labelled: int) -> int:
+    """How many of the scored events that matured from `start` to `end` (excluded) are not among the `labelled` ones."""
+    name = f"{spec.name}/scored"
+    window = _days(start, partition_of(end - INSTANT), spec.label.reach)
+    if not lake.has_rows(name, window):
+        return 0
+    sql = f'SELECT count(*) AS n FROM "{name}" WHERE {maturing(spec)} >= $start AND {maturing(spec)} < $end'
+    return int(lake.query(sql, {name: window}, end, {"start": start, "end": end})["n"][0].as_py()) - labelled
+
+
+def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
+    """How many scored events had a known outcome by a moment, however often it changed.
+
+    With a fixed delay a label counts from its arrival on. Where the want of one is a label too, or each event says when
+    its own is known, what came early says nothing yet: only mature events count.
+    """
+    dataset = lake.dataset(outcomes_name(spec))
+    files = [f for f in dataset.files(last=partition_of(as_of - INSTANT)) if f.name != CORRECTIONS]
+    # Only a day that was scored late holds labels that became known later.
+    late = [f for f in files if f.max_time and pd.Timestamp(f.max_time) > as_of]
+    early = sum(f.rows for f in files) - sum(f.rows for f in late)
+    moments = [pq.read_table(path, columns=["known_at"])["known_at"].to_pandas() for path in dataset.paths(late)]
+    known = early + sum(int((known <= as_of).sum()) for known in moments)
+    arrive_early = spec.label.matures_at is not None or (spec.label.delay is not None and spec.label.absent is not None)
+    return known - len(read_outcomes(lake, spec, as_of, as_of)) if known and arrive_early else known
