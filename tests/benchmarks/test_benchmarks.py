@@ -66,6 +66,12 @@ def test_the_bare_script_scores_what_the_platform_scores() -> None:
     assert {"ratio", "cpu_ratio", "trainings"} <= set(figures)
 
 
+def test_matured_cohorts_tell_the_rate_of_bad_loans_and_arrived_labels_do_not() -> None:
+    claim = run("label_maturity", "--a-day", "60")
+    assert claim["ok"] is True
+    assert claim["figures"]["naive"] > 1.6 * claim["figures"]["truth"]
+
+
 def test_the_load_time_is_of_the_real_definitions() -> None:
     figures = run("load_time", "--repetitions", "1")["figures"]
     assert figures["load_seconds"] > figures["bare_interpreter_seconds"]
