@@ -153,8 +153,9 @@ def _counted(lake: Lake, spec: ModelSpec, joined: pd.DataFrame, partition: str) 
     id_column = spec.events.id_column
     dataset, files, parts = lake.dataset(outcomes_name(spec)), list[DataFile](), []
     if len(joined):
-        # No label is known before its event.
-        files = dataset.files(partition_of(joined["event_timestamp"].min()), _last(spec, partition))
+        # An outcome is counted once its event is scored and its label known: no earlier than the first of the two.
+        earliest = joined[["event_timestamp", "known_at"]].min().min()
+        files = dataset.files(partition_of(earliest), _last(spec, partition))
     for file in files:
         if file.partition != partition and file.rows:
             [path] = dataset.paths([file])

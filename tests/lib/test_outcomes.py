@@ -177,6 +177,15 @@ def test_a_corrected_label_counts_once_and_as_it_was_known(tmp_path: Path) -> No
     assert (snapshot.unlabelled, made.rows(snapshot)["train"]) == (1, {"a": 1, "b": 0})
 
 
+def test_a_label_that_was_known_before_its_prediction_counts_once(tmp_path: Path) -> None:
+    made = world(tmp_path, model("delay"), [("a", 30, 0)], [("a", 1, 20)])
+    made.arrive(6)
+    for number in range(6):
+        save_outcomes(made.lake, made.spec, day(number))
+    assert [labels_known(made.lake, made.spec, end_of(n)) for n in range(6)] == [0, 1, 1, 1, 1, 1]
+    assert outcomes(made, end_of(5)) == {"a": 1}
+
+
 def test_the_want_of_a_label_is_one_once_its_time_is_over(tmp_path: Path) -> None:
     messages = [("a", 1, 30), ("late", 1, 100)]
     made = world(tmp_path, model("delay", absent=0), [("a", 1, 0), ("late", 2, 0), ("never", 3, 0)], messages)
