@@ -32,8 +32,8 @@ _SMALLEST_CELL = 5.0
 class DriftLimits(Strict):
     """When a column counts as moved. The PSI limits are the customary 0.1 and 0.25 (Siddiqi 2006)."""
 
-    psi_warn: float = Field(default=0.1, ge=0)
-    psi_drift: float = Field(default=0.25, ge=0)
+    psi_warn: float = Field(default=0.1, ge=0, description="population stability index of a warning")
+    psi_drift: float = Field(default=0.25, ge=0, description="population stability index of drift")
     missing_warn: float = Field(default=0.02, ge=0, description="absolute change of the share of missing values")
     missing_drift: float = Field(default=0.1, ge=0, description="absolute change of the share of missing values")
     alpha: float = Field(default=0.001, gt=0, lt=1, description="chance that noise alone exceeds the noise quantile")

@@ -47,8 +47,10 @@ class GatePolicy(Strict):
     slice_tolerance: float = Field(default=0.03, ge=0, description="the tolerance within one slice")
     min_slice_rows: int = Field(default=500, ge=1, description="smaller slices are shown, not judged")
     max_latency_ms: float | None = Field(default=None, gt=0, description="median of a one-row prediction")
-    max_artifact_mb: float | None = Field(default=None, gt=0)
-    max_calibration_error: float | None = Field(default=None, gt=0)
+    max_artifact_mb: float | None = Field(default=None, gt=0, description="size of the stored model")
+    max_calibration_error: float | None = Field(
+        default=None, gt=0, description="expected calibration error (ece) on the test rows"
+    )
     leak_bound: float | None = Field(
         default=0.95, gt=0.5, le=1, description="auc of one numeric feature alone, above which it may know the label"
     )
