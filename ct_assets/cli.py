@@ -109,6 +109,34 @@ def status(
 
 
 @app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="A model or its folder; all and the deployment when left out.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each finding, in a list.")] = False,
+) -> None:
+    """Explain every mistake in the models' folders and the deployment, before anything runs."""
+    from dataclasses import asdict
+
+    from ct_assets.doctor import diagnose, tell
+
+    findings = diagnose(_home(), model)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        tell(findings, console)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def spec() -> None:
+    """Print the page of every field of a model's `defs.yaml`, as Markdown."""
+    from ct_assets.components.continuous_training import ModelFile
+    from ct_assets.core.spec_page import spec_page
+
+    typer.echo(spec_page(ModelFile), nl=False)
+
+
+@app.command()
 def why(
     model: str, version: Annotated[str, typer.Argument(help="A version; the champion when left out.")] = ""
 ) -> None:

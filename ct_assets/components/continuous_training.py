@@ -10,10 +10,14 @@ from pydantic import BaseModel, Field, model_validator
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Source
+from ct_assets.lib.diagnosis import Examined, refuse_mistakes
 from ct_assets.lib.domains import build_sources
 from ct_assets.lib.features import FeatureSet, build_features
 from ct_assets.lib.model import build_model
+from ct_assets.resources.feast import definition_files
 
+SHARED_SOURCES = "ct_assets.defs.sources.contracts.SOURCES"
+ALL_SOURCES = "ct_assets.defs.models.load_sources"
 T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("template")
 
@@ -96,19 +100,49 @@ class ContinuousTraining(dg.Component):
         assert isinstance(attributes, ModelFile)
         return cls(
             attributes.spec,
-            _imported("feature_sets", attributes.feature_sets, FeatureSet),
-            _imported("own_feature_sets", attributes.own_feature_sets, FeatureSet),
-            _imported("own_sources", attributes.own_sources, Source),
+            imported("feature_sets", attributes.feature_sets, FeatureSet),
+            imported("own_feature_sets", attributes.own_feature_sets, FeatureSet),
+            imported("own_sources", attributes.own_sources, Source),
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002  Dagster's signature
-        """All of the model's assets, checks and its automation sensor."""
-        model = build_model(self.spec, [*self.feature_sets, *self.own_feature_sets])
+        """All of the model's assets, checks and its automation sensor.
+
+        Raises:
+            DefinitionError: The model can never run, for reasons that are told.
+        """
+        feature_sets = [*self.feature_sets, *self.own_feature_sets]
+        known = _contracts(self.spec, [*self.own_sources, *(each.source for each in feature_sets)])
+        refuse_mistakes(Examined(self.spec, known, feature_sets), definition_files())
+        model = build_model(self.spec, feature_sets)
         return dg.Definitions.merge(model, build_sources(self.own_sources), *map(build_features, self.own_feature_sets))
 
 
-def _imported(field: str, paths: Iterable[str], kind: type[T]) -> list[T]:
-    """What import paths name, each one object or a sequence of them."""
+def shared_sources() -> list[Source]:
+    """The contracts that several models read."""
+    return imported("sources", [SHARED_SOURCES], Source)
+
+
+def _contracts(spec: ModelSpec, near: Iterable[Source]) -> dict[str, Source]:
+    """The contracts that a model can read, by name: those of other models only where it names one."""
+    known = {source.name: source for source in [*shared_sources(), *near]}
+    if {spec.events.source, spec.label.source} <= known.keys():
+        return known
+    module, _, name = ALL_SOURCES.rpartition(".")
+    return {source.name: source for source in getattr(import_module(module), name)()} | known
+
+
+def imported(field: str, paths: Iterable[str], kind: type[T]) -> list[T]:
+    """What import paths name, each one object or a sequence of them.
+
+    Args:
+        field: Where they are written.
+        paths: The import paths.
+        kind: What each has to name.
+
+    Raises:
+        ValueError: One names nothing that can be imported, or something else.
+    """
     found: list[T] = []
     expected = f"expected the import path of a {kind.__name__} or of a sequence of them"
     for path in paths:

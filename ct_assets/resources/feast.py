@@ -88,16 +88,12 @@ def _open(home: Path) -> "FeatureStore":
 
 def _apply(store: "FeatureStore", home: Path) -> None:
     """Register the definitions; one process at a time, and only when their files changed."""
-    of_models = sorted(CHECKOUT.glob(OF_MODELS))
-    content = b"".join(path.read_bytes() for path in [*sorted(REPOSITORY.glob("*.py")), *of_models])
-    digest = hashlib.sha256(content).hexdigest()
-    marker = home / "feast" / "applied"
+    digest, marker = definitions_digest(), _marker(home)
     with (home / "feast" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if marker.exists() and marker.read_text() == digest:
             return
-        modules = [".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in of_models]
-        wanted = [each for name in ("feature_repo.repo", *modules) for each in import_module(name).OBJECTS]
+        wanted = definitions()
         names = {(type(o).__name__, o.name) for o in wanted}
         registered: list[Any] = [
             *store.list_feature_services(),
@@ -107,6 +103,37 @@ def _apply(store: "FeatureStore", home: Path) -> None:
         gone = [o for o in registered if (type(o).__name__, o.name) not in names]
         store.apply(wanted, objects_to_delete=gone, partial=False)
         write_atomically(marker, digest.encode())
+
+
+def definitions() -> list[Any]:
+    """All entities, views and services; they import Feast, which takes seconds."""
+    _import_feast()
+    modules = [".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in _of_models()]
+    return [each for name in ("feature_repo.repo", *modules) for each in import_module(name).OBJECTS]
+
+
+def definition_files() -> list[Path]:
+    """The files that hold them."""
+    return [*sorted(REPOSITORY.glob("*.py")), *_of_models()]
+
+
+def _of_models() -> list[Path]:
+    return sorted(CHECKOUT.glob(OF_MODELS))
+
+
+def definitions_digest() -> str:
+    """Digest of the files that hold them."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in definition_files())).hexdigest()
+
+
+def applied_definitions(home: Path) -> str | None:
+    """Digest of the definitions that are registered; None when none are."""
+    marker = _marker(home)
+    return marker.read_text() if marker.exists() else None
+
+
+def _marker(home: Path) -> Path:
+    return home / "feast" / "applied"
 
 
 def service_versions(store: "FeatureStore", service: str) -> dict[str, str]:

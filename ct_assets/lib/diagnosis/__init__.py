@@ -1,0 +1,122 @@
+"""Examining a model before anything runs: every mistake of the person who adds it, in their words.
+
+A check is a function that yields what it finds; to add one, write it and name it in `CHECKS`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ct_assets.lib.diagnosis.deployment import DEPLOYMENT_CHECKS, Deployment
+from ct_assets.lib.diagnosis.estimator import PATH, TRIAL, it_can_be_trained, path_is_there
+from ct_assets.lib.diagnosis.finding import CannotTellError, DefinitionError, Finding
+from ct_assets.lib.diagnosis.inputs import (
+    ENTITIES,
+    INPUTS,
+    SERVICE,
+    VIEWS,
+    entities_cover_the_keys,
+    inputs_are_there,
+    inputs_can_be_there,
+    service_is_declared,
+    views_are_as_declared,
+    views_are_computed,
+)
+from ct_assets.lib.diagnosis.model import Examined
+from ct_assets.lib.diagnosis.queries import (
+    CONTRACTS,
+    EVENTS,
+    FEATURES,
+    LABELS,
+    SOURCES,
+    contracts_hold_together,
+    events_bind,
+    features_bind,
+    labels_bind,
+    sources_exist,
+)
+from ct_assets.lib.diagnosis.rules import RULES, rules_make_sense, the_gate_gets_enough_rows
+from ct_assets.lib.diagnosis.time_travel import (
+    LATER,
+    TIME,
+    nothing_is_known_too_early,
+    rows_wait_for_their_moment,
+)
+
+__all__ = [
+    "CHECKS",
+    "DEPLOYMENT_CHECKS",
+    "CannotTellError",
+    "DefinitionError",
+    "Deployment",
+    "Examined",
+    "Finding",
+    "examine",
+    "examine_deployment",
+    "refuse_mistakes",
+]
+
+Check = Callable[[Examined], Iterator[Finding]]
+
+LOADING: Mapping[str, Check] = {
+    SOURCES: sources_exist,
+    CONTRACTS: contracts_hold_together,
+    EVENTS: events_bind,
+    LABELS: labels_bind,
+    FEATURES: features_bind,
+    PATH: path_is_there,
+}
+"""Checks that take milliseconds and import nothing: made whenever definitions are loaded."""
+
+CHECKS: Mapping[str, Check] = {
+    **LOADING,
+    SERVICE: service_is_declared,
+    VIEWS: views_are_computed,
+    f"{VIEWS} and SQL": views_are_as_declared,
+    INPUTS: inputs_are_there,
+    ENTITIES: entities_cover_the_keys,
+    TIME: nothing_is_known_too_early,
+    LATER: rows_wait_for_their_moment,
+    TRIAL: it_can_be_trained,
+    RULES: rules_make_sense,
+    "rows for the gate": the_gate_gets_enough_rows,
+}
+"""All checks of a model, in the order in which a person would mend what they find."""
+
+
+def examine(model: Examined, checks: Mapping[str, Check] = CHECKS) -> list[Finding]:
+    """What the checks find; a check that finds nothing is `ok`, one that cannot tell `skipped`."""
+    return [replace(f, model=model.spec.name) for name, check in checks.items() for f in _made(name, check, model)]
+
+
+def examine_deployment(deployment: Deployment) -> list[Finding]:
+    """What the checks of a deployment find."""
+    return [finding for name, check in DEPLOYMENT_CHECKS.items() for finding in _made(name, check, deployment)]
+
+
+def refuse_mistakes(model: Examined, feast_files: Iterable[Path]) -> None:
+    """Stop a model from loading that can never run.
+
+    Args:
+        model: What is loaded.
+        feast_files: Where Feast's views are declared, which are read and not imported.
+
+    Raises:
+        DefinitionError: Names every mistake.
+    """
+    checks = {**LOADING, INPUTS: lambda m: inputs_can_be_there(m, feast_files)}
+    if found := [finding for finding in examine(model, checks) if finding.level == "error"]:
+        raise DefinitionError(model.spec.name, found)
+
+
+def _made(name: str, check: Callable[[Any], Iterator[Finding]], subject: Any) -> list[Finding]:
+    promise = (check.__doc__ or "").strip().splitlines()[0] if check.__doc__ else ""
+    try:
+        return list(check(subject)) or [Finding("ok", name, name, promise)]
+    except CannotTellError as error:
+        return [Finding("skipped", name, name, str(error))]
+    except Exception as error:
+        # One check that breaks must not hide what the others find.
+        told = f"this check broke: {type(error).__name__}: {error}"
+        return [Finding("error", name, name, told, "a check that ends", "report it with the model's files")]

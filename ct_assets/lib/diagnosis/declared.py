@@ -1,0 +1,115 @@
+"""What Feast's repository declares, as plain values: the only place of a diagnosis that knows Feast's classes."""
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["number", "text", "moment", "flag", "other"]
+_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("INT32", "INT64", "FLOAT", "DOUBLE"), "number"),
+    "STRING": "text",
+    "UNIX_TIMESTAMP": "moment",
+    "BOOL": "flag",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """A feature view.
+
+    Attributes:
+        keys: Its join keys.
+        features: Name to kind.
+        created: Its created column; empty when it has none.
+        on_demand: Whether it is computed when asked for.
+        reads: Of an on-demand view, the views that it reads.
+        request: Of an on-demand view, the request values that it reads.
+    """
+
+    keys: tuple[str, ...]
+    features: Mapping[str, Kind]
+    created: str = "created"
+    on_demand: bool = False
+    reads: tuple[str, ...] = ()
+    request: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A repository.
+
+    Attributes:
+        views: By name.
+        services: Name to the views of each, and the features that it takes of them.
+    """
+
+    views: Mapping[str, View]
+    services: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def features_of(self, service: str) -> dict[str, Kind]:
+        """Every feature of a service with its kind."""
+        chosen = self.services[service]
+        return {name: self.views[view].features.get(name, "other") for view, names in chosen.items() for name in names}
+
+
+def declared(objects: Iterable[Any]) -> Declared:
+    """Read Feast's definitions.
+
+    Args:
+        objects: Entities, views and services as `feast apply` takes them.
+    """
+    views: dict[str, View] = {}
+    services: dict[str, Mapping[str, tuple[str, ...]]] = {}
+    for each in objects:
+        kind = type(each).__name__
+        if kind == "OnDemandFeatureView":
+            views[each.name] = _on_demand(each)
+        elif kind == "FeatureService":
+            services[each.name] = {p.name: tuple(f.name for f in p.features) for p in each.feature_view_projections}
+        elif hasattr(each, "batch_source"):
+            created = each.batch_source.created_timestamp_column
+            views[each.name] = View(_keys(each), _kinds(each.features), created or "")
+    return Declared(views, services)
+
+
+def _keys(view: Any) -> tuple[str, ...]:
+    # Before `apply`, only the entity columns have been told the join keys.
+    return tuple(column.name for column in view.entity_columns) or tuple(view.entities)
+
+
+def _on_demand(view: Any) -> View:
+    request = tuple(f.name for source in view.source_request_sources.values() for f in source.schema)
+    reads = tuple(projection.name for projection in view.source_feature_view_projections.values())
+    return View((), _kinds(view.features), on_demand=True, reads=reads, request=request)
+
+
+def _kinds(fields: Iterable[Any]) -> dict[str, Kind]:
+    return {f.name: _KINDS.get(f.dtype.to_value_type().name, "other") for f in fields}
+
+
+def declarable(files: Iterable[Path]) -> re.Pattern[str]:
+    """Names that Feast's files can declare, told without importing Feast, which takes seconds.
+
+    Every text in them counts, and so does every name that a text with gaps, such as `f"{prefix}_mean"`, can become.
+    """
+    return re.compile("|".join(sorted({name for file in files for name in _names(file)})))
+
+
+def _names(file: Path) -> Iterable[str]:
+    try:
+        tree = ast.parse(file.read_text())
+    except SyntaxError:
+        # Whatever else reports it: a file that cannot be read may declare anything.
+        return [".*"]
+    return [
+        "".join(_pattern(part) for part in (node.values if isinstance(node, ast.JoinedStr) else [node]))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
+
+
+def _pattern(part: ast.expr) -> str:
+    return re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".*"

@@ -1,0 +1,177 @@
+"""Checks of the estimator: that it is there, takes its parameters, fits the task, and can be stored without pickle."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ct_assets.core.artifact import ArtifactError
+from ct_assets.core.inputs import MISSING_CATEGORY
+from ct_assets.core.spec import ModelSpec
+from ct_assets.core.strict import unknown
+from ct_assets.core.training import predict, train
+from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
+from ct_assets.lib.diagnosis.model import Examined
+
+PATH, TRIAL = "estimator path", "estimator"
+ROWS = 400
+"""Made-up rows of a trial: enough for cross-validation within an estimator, few enough to take no time."""
+
+
+def path_is_there(model: Examined) -> Iterator[Finding]:
+    """The estimator's import path names something.
+
+    That is read from the files alone: importing them may take seconds.
+    """
+    path = model.spec.estimator.path
+    if told := _missing(path):
+        remedy = "name a class or a function that returns an estimator, as package.module.Name"
+        yield Finding("error", PATH, model.at("estimator.path"), told, remedy=remedy)
+
+
+def _missing(path: str) -> str:
+    """Why nothing can be imported by this path; empty when it can be, or may."""
+    *modules, name = path.split(".")
+    if not modules:
+        return f"{path!r} has no module"
+    found: ModuleSpec | None = None
+    where: list[str] | None = None
+    for depth, module in enumerate(modules):
+        full = ".".join(modules[: depth + 1])
+        found = PathFinder.find_spec(full, where)
+        if found is None:
+            return f"there is no module {full!r}{_near(module, where)}"
+        where = list(found.submodule_search_locations or [])
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return ""
+    names = _names(Path(found.origin).read_text())
+    if name in names or "*" in names or "__getattr__" in names:
+        return ""
+    return unknown(f"name in {'.'.join(modules)}", name, (n for n in names if not n.startswith("_")))
+
+
+def _near(module: str, folders: list[str] | None) -> str:
+    names = {p.stem for folder in folders or [] for p in Path(folder).glob("[!_]*") if p.suffix in ("", ".py")}
+    return f": {unknown('module', module, names)}" if names else "; install it, or mend the path"
+
+
+def _names(source: str) -> set[str]:
+    """Names that a module defines or imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def it_can_be_trained(model: Examined) -> Iterator[Finding]:
+    """The estimator takes its parameters, learns made-up rows of the task twice alike, and is stored without pickle."""
+    spec = model.spec
+    if _missing(spec.estimator.path):
+        raise CannotTellError("its path names nothing")
+    rows = trial_rows(spec)
+    try:
+        built = spec.estimator.build(spec.seed)
+    except TypeError as error:
+        yield _error(model, "estimator.params", _parameters(spec, error), "parameters that it takes", "rename it")
+        return
+    except Exception as error:
+        yield _error(model, "estimator", _told(error), "an estimator", "mend what it raises when it is built")
+        return
+    wanted = "predict_proba" if spec.task in ("binary", "multiclass") else "predict"
+    for method in ("fit", wanted):
+        if not hasattr(built, method):
+            told = f"{type(built).__name__} has no {method}"
+            yield _error(model, "estimator.path", told, f"fit and {wanted}, as the task is {spec.task}", "use another")
+            return
+    try:
+        first = train(spec, rows, rows.head(20))
+        second = train(spec, rows, rows.head(20))
+    except ArtifactError as error:
+        yield _error(model, "trusted_types", str(error), "", "")
+        return
+    except Exception as error:
+        remedy = "encode text and fill in what is missing within the estimator, such as a Pipeline"
+        yield _error(model, "estimator", f"training on made-up rows failed: {_told(error)}", "", remedy)
+        return
+    if first.digest != second.digest:
+        told = "two trainings on the same rows differ"
+        remedy = "give `random_state` to all of its parts, or let the platform by leaving it None"
+        yield _error(model, "estimator", told, "the same bytes", remedy)
+    yield from _missing_values(model, rows)
+
+
+def _missing_values(model: Examined, rows: pd.DataFrame) -> Iterator[Finding]:
+    """What a feature that is not found, or a new category, does to it."""
+    spec = model.spec
+    gone: dict[str, Any] = {
+        name: np.nan if kind == "numeric" else MISSING_CATEGORY for name, kind in spec.inputs.items()
+    }
+    holes = rows.assign(**gone)
+    try:
+        with_holes = pd.concat([rows, holes.tail(ROWS // 10)], ignore_index=True)
+        fitted = spec.estimator.build(spec.seed).fit(with_holes[spec.columns], with_holes["label"].to_numpy())
+        predict(spec, fitted, holes.head(5).assign(**{name: "never seen" for name in spec.categorical}))
+    except Exception as error:
+        told = f"it cannot do without a value or with a category that it never saw: {_told(error)}"
+        remedy = "a feature that is not found is NaN, a category '(missing)': impute them and ignore unknown ones"
+        yield Finding("warning", TRIAL, model.at("estimator"), told, "an estimator that can", remedy)
+
+
+def trial_rows(spec: ModelSpec) -> pd.DataFrame:
+    """Made-up examples of the model's inputs with labels of its task; the same every time."""
+    random = np.random.default_rng(0)
+    columns = {
+        name: random.normal(size=ROWS) if kind == "numeric" else np.array(["a", "b", "c"])[random.integers(0, 3, ROWS)]
+        for name, kind in spec.inputs.items()
+    }
+    frame = pd.DataFrame(columns).astype(dict.fromkeys(spec.categorical, object))
+    turns = np.arange(ROWS)
+    if spec.task == "binary":
+        return frame.assign(label=(turns % 2).astype("int8"))
+    if spec.task == "multiclass":
+        return frame.assign(label=np.array(spec.classes, dtype=object)[turns % len(spec.classes)])
+    return frame.assign(label=random.normal(size=ROWS))
+
+
+def _parameters(spec: ModelSpec, error: TypeError) -> str:
+    """What is wrong with the parameters, with the nearest that the estimator takes."""
+    refused = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if refused is None:
+        return _told(error)
+    module, _, name = spec.estimator.path.rpartition(".")
+    factory = getattr(import_module(module), name)
+    # A factory may hand its arguments on to a class that the message names.
+    takes = next((c for c in _estimators() if c.__name__ == refused[1]), factory)
+    return unknown(f"parameter of {refused[1]}", refused[2], inspect.signature(takes).parameters)
+
+
+def _estimators() -> Iterator[type]:
+    from sklearn.base import BaseEstimator
+
+    left: list[type] = [BaseEstimator]
+    while left:
+        found = left.pop()
+        yield found
+        left += found.__subclasses__()
+
+
+def _error(model: Examined, field: str, found: str, expected: str, remedy: str) -> Finding:
+    return Finding("error", TRIAL, model.at(field), found, expected, remedy)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -1,0 +1,534 @@
+"""Every mistake of a person who adds a model is told in words, with the nearest valid name, before anything runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+
+from ct_assets.core.gate import GatePolicy
+from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
+from ct_assets.lake.contract import Source
+from ct_assets.lake.lake import Lake
+from ct_assets.lib.diagnosis import (
+    CHECKS,
+    DefinitionError,
+    Deployment,
+    Examined,
+    Finding,
+    examine,
+    examine_deployment,
+    refuse_mistakes,
+)
+from ct_assets.lib.diagnosis.declared import Declared, View
+from ct_assets.lib.diagnosis.estimator import TRIAL
+from ct_assets.lib.features import FeatureSet, FeatureSql
+
+MOMENT = "datetime64[us, UTC]"
+VISITS = Source(
+    name="visits",
+    schema=pa.DataFrameSchema(
+        {
+            "visit": pa.Column(object),
+            "customer": pa.Column(object),
+            "country": pa.Column(object, pa.Check.isin(["AT", "CH"])),
+            "pages": pa.Column(int, pa.Check.in_range(1, 50)),
+            "known_at": pa.Column(MOMENT),
+        }
+    ),
+    key=("visit",),
+    description="Visits of the shop.",
+    owner="team:shop",
+)
+ORDERS = Source(
+    name="orders",
+    schema=pa.DataFrameSchema(
+        {
+            "visit": pa.Column(object),
+            "customer": pa.Column(object),
+            "amount": pa.Column(float),
+            "ordered_at": pa.Column(MOMENT),
+            "known_at": pa.Column(MOMENT),
+        }
+    ),
+    key=("visit",),
+    description="Orders.",
+    owner="team:shop",
+)
+PAST_ORDERS = """
+SELECT customer, known_at AS event_timestamp, known_at AS created,
+  count(*) OVER (PARTITION BY customer ORDER BY known_at RANGE BETWEEN INTERVAL 2 DAYS PRECEDING AND CURRENT ROW)
+    AS orders_2d
+FROM orders QUALIFY known_at >= $start AND known_at < $end
+"""
+SETS = FeatureSet(
+    ORDERS, {"past_orders": FeatureSql(PAST_ORDERS, ("customer", "known_at"))}, "team:shop", lookback_days=2
+)
+SPEC = ModelSpec(
+    name="buys",
+    owner="team:shop",
+    description="Does the visitor buy?",
+    events=EventSpec(
+        source="visits",
+        id_column="visit",
+        sql="SELECT visit, known_at AS event_timestamp, customer, country, pages FROM visits",
+    ),
+    label=LabelSpec(
+        source="orders",
+        delay=timedelta(days=1),
+        sql="SELECT visit, CAST(amount > 0 AS TINYINT) AS label, known_at FROM orders",
+    ),
+    entities=("customer",),
+    request={"pages": "number", "country": "string"},
+    feature_service="buys_v1",
+    inputs={"orders_2d": "numeric", "pages": "numeric", "country": "categorical"},
+    estimator=EstimatorSpec(path="estimators_of_doctor.logistic", params={"C": 0.5}),
+    trusted_types=("numpy.dtype",),
+    policy=RetrainPolicy(),
+    gate=GatePolicy(floor=0.6),
+)
+DECLARED = Declared(
+    {
+        "past_orders": View(("customer",), {"orders_2d": "number"}),
+        "calendar": View((), {"weekday": "number"}, on_demand=True, reads=("past_orders",), request=("pages",)),
+    },
+    {"buys_v1": {"past_orders": ("orders_2d",), "calendar": ("weekday",)}},
+)
+
+
+def model(**changes: Any) -> Examined:
+    """The sound model with some fields of its spec changed; a dict changes fields of a part."""
+    update = {
+        name: getattr(SPEC, name).model_copy(update=value) if isinstance(value, dict) and name in PARTS else value
+        for name, value in changes.items()
+    }
+    sources = {source.name: source for source in (VISITS, ORDERS)}
+    return Examined(SPEC.model_copy(update=update), sources, [SETS], DECLARED)
+
+
+PARTS = ("events", "label", "policy", "gate")
+
+
+def with_view(sql: str = PAST_ORDERS, view: str = "past_orders", uses: tuple[str, ...] = ("customer",)) -> Examined:
+    return replace(model(), feature_sets=[replace(SETS, views={view: FeatureSql(sql, uses)})])
+
+
+def with_source(source: Source, **columns: Any) -> Examined:
+    changed = replace(source, schema=source.schema.update_columns(columns))
+    return replace(model(), sources=model().sources | {source.name: changed})
+
+
+def with_declared(**changes: Any) -> Examined:
+    view = replace(DECLARED.views["past_orders"], **changes)
+    return replace(model(), declared=replace(DECLARED, views=DECLARED.views | {"past_orders": view}))
+
+
+def told(examined: Examined, *levels: str) -> list[str]:
+    """What is found, without a trial of the estimator that a test of its own has tried."""
+    left = {name: check for name, check in CHECKS.items() if name != TRIAL or examined.spec.estimator != SPEC.estimator}
+    return [str(finding) for finding in examine(examined, left) if finding.level in (levels or ("error",))]
+
+
+def events(select: str) -> Examined:
+    return model(events={"sql": f"SELECT {select} FROM visits"})
+
+
+def labels(select: str) -> Examined:
+    return model(label={"sql": f"SELECT {select} FROM orders"})
+
+
+def test_a_sound_model_has_no_mistake() -> None:
+    found = examine(model())
+    assert [f for f in found if f.level in ("error", "warning")] == []
+    assert {f.check for f in found if f.level == "ok"} == CHECKS.keys() - {"rows ahead of time", "rows for the gate"}
+    refuse_mistakes(model(), [])
+
+
+MISTAKES: dict[str, tuple[Callable[[], Examined], str]] = {
+    "an unknown source of events": (
+        lambda: model(events={"source": "visit"}),
+        "events.source: unknown source 'visit', did you mean 'visits'?",
+    ),
+    "an unknown source of labels": (
+        lambda: model(label={"source": "order"}),
+        "label.source: unknown source 'order', did you mean 'orders'?",
+    ),
+    "a moment without a zone in a contract": (
+        lambda: with_source(VISITS, known_at={"dtype": "datetime64[us]"}),
+        "contract of visits: known_at: moments without a time zone",
+    ),
+    "a table that is none": (
+        lambda: model(events={"sql": "SELECT visit FROM visit"}),
+        "events.sql: unknown source 'visit', did you mean 'visits'?",
+    ),
+    "a table that these rows do not see": (
+        lambda: model(events={"sql": "SELECT visit FROM visits JOIN orders USING (visit)"}),
+        "reads 'orders', but this query sees the rows of visits only",
+    ),
+    "a column that is none": (
+        lambda: events("visit, known_at AS event_timestamp, custommer AS customer, country, pages"),
+        "unknown column 'custommer', did you mean 'customer'?",
+    ),
+    "a column of an alias that is none": (
+        lambda: model(events={"sql": "SELECT v.visits FROM visits v"}),
+        "unknown column 'visits', did you mean 'visit'?",
+    ),
+    "SQL that is none": (lambda: model(events={"sql": "SELEC visit FROM visits"}), "syntax error at or near"),
+    "SQL with a semicolon": (lambda: model(events={"sql": SPEC.events.sql + ";"}), 'syntax error at or near ";"'),
+    "events without their id": (
+        lambda: events("visit AS visit_id, known_at AS event_timestamp, customer, country, pages"),
+        "yields no column visit (events.id_column); did you mean 'visit_id'?",
+    ),
+    "events without a moment": (
+        lambda: events("visit, known_at, customer, country, pages"),
+        "yields no column event_timestamp (the moment of prediction)",
+    ),
+    "events at a moment without a zone": (
+        lambda: events("visit, CAST(known_at AS TIMESTAMP) AS event_timestamp, customer, country, pages"),
+        "column event_timestamp is timestamp[us]; expected a moment with a time zone (TIMESTAMPTZ)",
+    ),
+    "events on a day instead of at a moment": (
+        lambda: events("visit, CAST(known_at AS DATE) AS event_timestamp, customer, country, pages"),
+        "column event_timestamp is date32[day]",
+    ),
+    "events without an entity": (
+        lambda: events("visit, known_at AS event_timestamp, customer AS customers, country, pages"),
+        "yields no column customer (entities); did you mean 'customers'?",
+    ),
+    "a request value of another type": (
+        lambda: events("visit, known_at AS event_timestamp, customer, country, CAST(pages AS TEXT) AS pages"),
+        "column pages is string, and `request` says number; expected a number",
+    ),
+    "labels without a moment": (lambda: labels("visit, 1 AS label"), "yields no column known_at"),
+    "labels known at a moment without a zone": (
+        lambda: labels("visit, 1 AS label, CAST(known_at AS TIMESTAMP) AS known_at"),
+        "label.sql: column known_at is timestamp[us]; expected a moment with a time zone",
+    ),
+    "labels that are words": (
+        lambda: labels("visit, 'yes' AS label, known_at"),
+        "column label is string, and the task is binary; expected 0 or 1",
+    ),
+    "features of a column that is none": (
+        lambda: with_view(PAST_ORDERS.replace("PARTITION BY customer", "PARTITION BY costumer")),
+        "FeatureSql 'past_orders': unknown column 'costumer', did you mean 'customer'?",
+    ),
+    "features without a join key": (
+        lambda: with_view(PAST_ORDERS.replace("SELECT customer,", "SELECT")),
+        "event_timestamp comes first, so that there is no join key",
+    ),
+    "features without their created column": (
+        lambda: with_view(PAST_ORDERS.replace("AS created", "AS creatd")),
+        "no column created; yields customer, event_timestamp, creatd, orders_2d",
+    ),
+    "features for no moments": (
+        lambda: with_view(PAST_ORDERS.partition("QUALIFY")[0]),
+        "does not use each of $start and $end, or names them otherwise",
+    ),
+    "lineage from a column that is none": (
+        lambda: with_view(uses=("custmer",)),
+        "FeatureSql 'past_orders': uses: unknown column 'custmer', did you mean 'customer'?",
+    ),
+    "an unknown feature service": (
+        lambda: model(feature_service="buys_v2"),
+        "feature_service: unknown feature service 'buys_v2', did you mean 'buys_v1'?",
+    ),
+    "a view that nothing computes": (
+        lambda: replace(model(), feature_sets=[]),
+        "view 'past_orders' of service 'buys_v1' is computed by no FeatureSet of the model",
+    ),
+    "a view that Feast does not know": (
+        lambda: with_view(view="past_order"),
+        "unknown feature view 'past_order', did you mean 'past_orders'?",
+    ),
+    "a feature that the SQL calls otherwise": (
+        lambda: with_declared(features={"orders_2days": "number"}),
+        "yields 'orders_2d', which Feast does not declare: unknown feature 'orders_2d', did you mean 'orders_2days'?",
+    ),
+    "a feature of another type": (
+        lambda: with_declared(features={"orders_2d": "text"}),
+        "column orders_2d is int64; expected a text, as Feast declares",
+    ),
+    "another join key than Feast's": (
+        lambda: with_declared(keys=("client",)),
+        "join key customer; expected client, as Feast declares",
+    ),
+    "a view without a created column": (
+        lambda: with_declared(created=""),
+        "no created_timestamp_column; expected created; without it, training would see rows before they were known",
+    ),
+    "an input that nothing gives": (
+        lambda: model(inputs={"order_2d": "numeric"}),
+        "inputs.order_2d: unknown input 'order_2d', did you mean 'orders_2d'?",
+    ),
+    "a numeric input that holds text": (
+        lambda: model(inputs={"country": "numeric"}),
+        "country is numeric, and holds text",
+    ),
+    "an entity too few": (
+        lambda: model(entities=()),
+        "entities: no 'customer', the join key of view 'past_orders'",
+    ),
+    "a request value too few": (
+        lambda: model(request={}, inputs={"orders_2d": "numeric"}),
+        "request: no 'pages', which on-demand view 'calendar' reads",
+    ),
+    "features that say they are known before they are": (
+        lambda: with_view(PAST_ORDERS.replace("known_at AS created", "ordered_at AS created")),
+        "are said to be known by",
+    ),
+    "features that count what comes later": (
+        lambda: with_view(PAST_ORDERS.replace("CURRENT ROW", "INTERVAL 1 DAY FOLLOWING")),
+        "derive `created` from the known_at of the newest row that the value is made of",
+    ),
+    "features without a known moment": (
+        lambda: with_view(PAST_ORDERS.replace("known_at AS created", "CAST(NULL AS TIMESTAMPTZ) AS created")),
+        "60 of 60 made-up rows have no `created`",
+    ),
+    "labels that say they are known before they are": (
+        lambda: labels("visit, 1 AS label, ordered_at AS known_at"),
+        "derive `known_at` from that of the row that told the label",
+    ),
+    "an estimator in no module": (
+        lambda: model(estimator=EstimatorSpec(path="sklearn.linear_modle.LogisticRegression")),
+        "there is no module 'sklearn.linear_modle': unknown module 'linear_modle', did you mean 'linear_model'?",
+    ),
+    "an estimator in no package": (
+        lambda: model(estimator=EstimatorSpec(path="skleern.linear_model.LogisticRegression")),
+        "there is no module 'skleern'; install it, or mend the path",
+    ),
+    "an estimator by a wrong name": (
+        lambda: model(estimator=EstimatorSpec(path="sklearn.linear_model.LogisticRegresion")),
+        "unknown name in sklearn.linear_model 'LogisticRegresion', did you mean 'LogisticRegression'?",
+    ),
+    "a parameter that is none": (
+        lambda: model(estimator=EstimatorSpec(path="sklearn.linear_model.LogisticRegression", params={"max_iters": 9})),
+        "unknown parameter of LogisticRegression 'max_iters', did you mean 'max_iter'?",
+    ),
+    "a parameter that a factory hands on": (
+        lambda: model(estimator=EstimatorSpec(path=SPEC.estimator.path, params={"max_itr": 9})),
+        "unknown parameter of LogisticRegression 'max_itr', did you mean 'max_iter'?",
+    ),
+    "a parameter of a wrong value": (
+        lambda: model(estimator=EstimatorSpec(path=SPEC.estimator.path, params={"C": -1})),
+        "The 'C' parameter of LogisticRegression must be",
+    ),
+    "an estimator without probabilities": (
+        lambda: model(estimator=EstimatorSpec(path="sklearn.linear_model.LinearRegression")),
+        "LinearRegression has no predict_proba; expected fit and predict_proba, as the task is binary",
+    ),
+    "an estimator that cannot read text": (
+        lambda: model(estimator=EstimatorSpec(path="sklearn.linear_model.LogisticRegression")),
+        "training on made-up rows failed: could not convert string to float",
+    ),
+    "an estimator that cannot be stored safely": (
+        lambda: model(estimator=EstimatorSpec(path="estimators_of_doctor.Homemade")),
+        "the model contains estimators_of_doctor.Homemade, which nobody has reviewed",
+    ),
+    "an estimator that is never the same": (
+        lambda: model(
+            estimator=EstimatorSpec(path="estimators_of_doctor.Moody"),
+            trusted_types=("estimators_of_doctor.Moody",),
+        ),
+        "two trainings on the same rows differ; expected the same bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_words(mistake: str) -> None:
+    make, words = MISTAKES[mistake]
+    found = told(make())
+    assert any(words in line for line in found), "\n".join(found)
+    assert not any("this check broke" in line for line in found), "\n".join(found)
+
+
+WARNINGS: dict[str, tuple[Callable[[], Examined], str]] = {
+    "a rest longer than the schedule": (
+        lambda: model(policy={"schedule_days": 7, "cooldown_days": 14}),
+        "14 days of rest, and a schedule of 7",
+    ),
+    "no trigger at all": (lambda: model(policy={"schedule_days": None}), "no trigger but the first training"),
+    "fewer labels than the gate wants": (
+        lambda: model(policy={"first_training_rows": 500}),
+        "500 labels for the first training, of which the gate wants 1000",
+    ),
+    "a gate without a floor": (lambda: model(gate={"floor": None}), "no floor, and the baseline need not be beaten"),
+    "labels that come after the window": (
+        lambda: model(
+            label={"delay": timedelta(days=30)}, policy={"performance_drop": 0.1, "performance_window_days": 7}
+        ),
+        "labels take 30 days, 0:00:00, longer than the window of 7 days",
+    ),
+    "another metric watched than gated": (
+        lambda: model(policy={"performance_drop": 0.1, "performance_metric": "logloss"}),
+        "logloss, while the gate judges by auc",
+    ),
+    "an entity that nothing reads": (
+        lambda: model(entities=("customer", "visit")),
+        "'visit' is no join key of the service's views (customer), and no input",
+    ),
+    "an estimator that breaks on a missing value": (
+        lambda: model(
+            inputs={"orders_2d": "numeric"}, estimator=EstimatorSpec(path="sklearn.linear_model.LogisticRegression")
+        ),
+        "it cannot do without a value",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_what_is_allowed_and_unwise_is_a_warning(case: str) -> None:
+    make, words = WARNINGS[case]
+    found = told(make(), "warning")
+    assert any(words in line for line in found), "\n".join(found)
+    assert told(make()) == []
+
+
+AT_LOAD = (
+    *("an unknown source of events", "a column that is none", "labels known at a moment without a zone"),
+    *("features of a column that is none", "an input that nothing gives", "events without an entity"),
+    *("an estimator in no module", "an estimator by a wrong name"),
+)
+
+
+@pytest.mark.parametrize("mistake", AT_LOAD)
+def test_what_can_be_told_at_once_stops_the_definitions(mistake: str) -> None:
+    make, words = MISTAKES[mistake]
+    with pytest.raises(DefinitionError) as error:
+        refuse_mistakes(make(), [])
+    assert words in str(error.value)
+    assert "model 'buys' has" in str(error.value)
+
+
+def test_an_input_that_feasts_files_can_declare_is_let_through_at_load(tmp_path: Path) -> None:
+    file = tmp_path / "views.py"
+    file.write_text('NAMES = ["weekday"]\nMORE = [f"mean_{hours}h" for hours in (3, 6)]\n')
+    refuse_mistakes(model(inputs={"weekday": "numeric", "mean_3h": "numeric"}), [file])
+    with pytest.raises(DefinitionError, match="unknown input 'weekdays'"):
+        refuse_mistakes(model(inputs={"weekdays": "numeric"}), [file])
+    file.write_text("NAMES = [")
+    refuse_mistakes(model(inputs={"anything": "numeric"}), [file])
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    broken = replace(
+        model(entities=(), feature_service="buys", inputs={"nothing": "numeric"}, gate={"floor": None}),
+        feature_sets=[],
+    )
+    checks = {finding.check for finding in examine(broken) if finding.level in ("error", "warning")}
+    assert {"feature service", "policy and gate"} <= checks
+    skipped = {finding.check for finding in examine(broken) if finding.level == "skipped"}
+    assert {"feature views", "inputs", "entities"} <= skipped
+
+
+def test_a_check_that_breaks_is_told_and_hides_no_other() -> None:
+    def breaks(_model: Examined) -> Any:
+        raise RuntimeError("out of ideas")
+
+    found = examine(model(gate={"floor": None}), {"broken": breaks, **CHECKS})
+    assert found[0] == Finding(
+        "error",
+        "broken",
+        "broken",
+        "this check broke: RuntimeError: out of ideas",
+        "a check that ends",
+        "report it with the model's files",
+        "buys",
+    )
+    assert "policy and gate" in {finding.check for finding in found if finding.level == "warning"}
+
+
+def rows_of_the_view(home: Path, ahead: int) -> None:
+    known = pd.Timestamp("2024-01-01T12:00Z").as_unit("us")
+    moments = [known + pd.Timedelta(days=1 if row < ahead else -1) for row in range(10)]
+    frame = pd.DataFrame({"customer": "c", "event_timestamp": moments, "created": known, "orders_2d": 1})
+    import pyarrow
+
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    Lake(home).dataset("features/past_orders", "event_timestamp").write("2024-01-01", table)
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(0, []), (3, ["3 of the newest 10 rows have an event_timestamp after"])])
+def test_rows_that_lie_ahead_of_their_time_are_a_warning(tmp_path: Path, ahead: int, words: list[str]) -> None:
+    rows_of_the_view(tmp_path, ahead)
+    found = told(replace(model(), home=tmp_path), "warning")
+    assert [word in line for word, line in zip(words, found, strict=True)] == [True] * len(words)
+
+
+def deployment(home: Path) -> Deployment:
+    now = datetime(2024, 1, 2, tzinfo=UTC)
+    return Deployment(home, {s.name: s for s in (VISITS, ORDERS)}, f"sqlite:///{home}/mlflow/mlflow.db", lambda: now)
+
+
+def problems(subject: Deployment) -> list[str]:
+    return [str(f) for f in examine_deployment(subject) if f.level in ("warning", "error")]
+
+
+def test_an_empty_home_is_fine(tmp_path: Path) -> None:
+    assert problems(deployment(tmp_path / "home")) == []
+
+
+def test_files_that_nothing_takes_in_are_told(tmp_path: Path) -> None:
+    for name in ("visit/2013-01-01/a.parquet", "orders/a.parquet", "lost.parquet", "visits/2013-01-01/b.parquet"):
+        (tmp_path / "landing" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "landing" / name).touch()
+    found = problems(deployment(tmp_path))
+    assert len(found) == 3
+    assert "landing/lost.parquet: a file in no source's folder" in found[0]
+    assert "landing/orders/a.parquet: expected landing/orders/<day>/<file> with a day from 2013-01-01" in found[1]
+    assert "landing/visit: nothing takes it in: unknown source 'visit', did you mean 'visits'?" in found[2]
+
+
+def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 9)
+    assert any("mlflow.db: file is not a database" in line for line in problems(deployment(tmp_path)))
+
+
+def test_a_tracking_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    found = problems(replace(deployment(tmp_path), tracking_uri="http://127.0.0.1:9"))
+    assert [line for line in found if "http://127.0.0.1:9: no answer" in line]
+
+
+def test_a_clock_that_went_back_is_told(tmp_path: Path) -> None:
+    from ct_assets.core.ledger import REQUEST, Ledger
+
+    later = datetime(2024, 1, 3, tzinfo=UTC)
+    ledger = Ledger(tmp_path / "ledger" / "decisions.jsonl", lambda: later)
+    ledger.append(REQUEST, "buys", later, {"reason": "test"})
+    (found,) = problems(deployment(tmp_path))
+    assert "system clock: 2024-01-02 00:00:00 UTC, and a decision was recorded at 2024-01-03 00:00:00" in found
+
+
+def test_a_ledger_that_was_changed_is_told(tmp_path: Path) -> None:
+    from ct_assets.core.ledger import REQUEST, Ledger
+
+    path = tmp_path / "ledger" / "decisions.jsonl"
+    Ledger(path).append(REQUEST, "buys", datetime(2024, 1, 1, tzinfo=UTC), {"reason": "test"})
+    path.write_text(path.read_text().replace("test", "fake"))
+    (found,) = problems(deployment(tmp_path))
+    assert "restore the ledger from a copy" in found
+
+
+def test_what_an_ended_process_left_is_told(tmp_path: Path) -> None:
+    import os
+
+    left = tmp_path / "releases" / "buys" / ".1.json.0a1b2c3d"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert problems(deployment(tmp_path)) == []
+    os.utime(left, (0, 0))
+    (found,) = problems(deployment(tmp_path))
+    assert "releases/buys/.1.json.0a1b2c3d: half written" in found
+
+
+def test_definitions_that_are_not_applied_are_told(tmp_path: Path) -> None:
+    (tmp_path / "feast").mkdir()
+    (tmp_path / "feast" / "applied").write_text("of another day")
+    (found,) = problems(deployment(tmp_path))
+    assert "the registry holds other definitions than the code" in found
