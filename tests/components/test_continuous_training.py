@@ -20,6 +20,7 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.definitions import defs
 from ct_assets.defs.models import BESIDES_THE_SPEC, load_specs
 from ct_assets.defs.models.flight_delay.spec import SPEC
+from ct_assets.lib.diagnosis import DefinitionError
 
 CHECKOUT = Path(__file__).parents[2]
 FEATURE_SETS = "ct_assets.defs.features.flights.FEATURE_SETS"
@@ -148,6 +149,17 @@ def test_specs_in_yaml_are_found_without_dagster(tmp_path: Path) -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_a_model_that_can_never_run_is_refused_with_all_of_its_mistakes() -> None:
+    label = attributes()["label"] | {"sql": "SELECT flight_id, dealy > 15 AS label, known_at FROM flight_outcomes"}
+    inputs = attributes()["inputs"] | {"route_means_7d": "numeric"}
+    component = ContinuousTraining.from_attributes_dict(attributes=attributes(label=label, inputs=inputs))
+    with pytest.raises(DefinitionError) as error:
+        component.build_defs(dg.ComponentTree.for_test().load_context)
+    assert str(error.value).splitlines()[0] == "model 'flight_delay' has 2 mistake(s):"
+    assert "label.sql: unknown column 'dealy', did you mean 'delay'?" in str(error.value)
+    assert "inputs.route_means_7d: unknown input 'route_means_7d', did you mean 'route_mean_7d'?" in str(error.value)
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout that a person adds a model to."""
@@ -194,3 +206,10 @@ def test_a_scaffolded_model_is_a_folder_to_fill_in_and_dg_checks_it(copy: Path) 
     done = dg_in(copy, "check", "defs")
     assert done.returncode != 0
     assert "'metric' was unexpected" in done.stdout + done.stderr
+    events = attributes()["events"] | {"source": "flihgts"}
+    (folder / "defs.yaml").write_text(
+        yaml.safe_dump(content | {"attributes": attributes(name="second", events=events)})
+    )
+    done = dg_in(copy, "check", "defs")
+    assert done.returncode != 0
+    assert "unknown source 'flihgts', did you mean 'flights'?" in done.stdout + done.stderr

@@ -162,6 +162,17 @@ MISTAKES: dict[str, tuple[Callable[[], Examined], str]] = {
         lambda: with_source(VISITS, known_at={"dtype": "datetime64[us]"}),
         "contract of visits: known_at: moments without a time zone",
     ),
+    "a contract with a key that is no column": (
+        lambda: replace(model(), sources=model().sources | {"visits": replace(VISITS, key=("visitt",))}),
+        "contract of visits: key: unknown column 'visitt', did you mean 'visit'?",
+    ),
+    "a contract that does not say when rows became known": (
+        lambda: replace(
+            model(),
+            sources={"orders": ORDERS, "visits": replace(VISITS, schema=VISITS.schema.remove_columns(["known_at"]))},
+        ),
+        "contract of visits: no column known_at; expected when each row became known",
+    ),
     "a table that is none": (
         lambda: model(events={"sql": "SELECT visit FROM visit"}),
         "events.sql: unknown source 'visit', did you mean 'visits'?",
@@ -405,14 +416,24 @@ def test_what_can_be_told_at_once_stops_the_definitions(mistake: str) -> None:
     assert "model 'buys' has" in str(error.value)
 
 
-def test_an_input_that_feasts_files_can_declare_is_let_through_at_load(tmp_path: Path) -> None:
+SCHEMAS = {
+    "a name": ('schema=[Field(name="weekday", dtype=Int64)]', "weekday", "weekdays"),
+    "a name with a gap": ('schema=[Field(name=f"mean_{hours}h", dtype=Int64)]', "mean_3h", "mean_3d"),
+    "names made elsewhere": ("schema=FIELDS", "anything", None),
+    "fields made elsewhere": ("schema=[field(3)]", "anything", None),
+    "no Python": ("(", "anything", None),
+}
+
+
+@pytest.mark.parametrize("case", SCHEMAS)
+def test_an_input_that_an_on_demand_view_can_give_is_let_through_at_load(tmp_path: Path, case: str) -> None:
+    schema, given, unknown = SCHEMAS[case]
     file = tmp_path / "views.py"
-    file.write_text('NAMES = ["weekday"]\nMORE = [f"mean_{hours}h" for hours in (3, 6)]\n')
-    refuse_mistakes(model(inputs={"weekday": "numeric", "mean_3h": "numeric"}), [file])
-    with pytest.raises(DefinitionError, match="unknown input 'weekdays'"):
-        refuse_mistakes(model(inputs={"weekdays": "numeric"}), [file])
-    file.write_text("NAMES = [")
-    refuse_mistakes(model(inputs={"anything": "numeric"}), [file])
+    file.write_text(f'TEXT = "weekdays mean_3d"\n\n\n@on_demand_feature_view({schema})\ndef clock(inputs): ...\n')
+    refuse_mistakes(model(inputs={given: "numeric"}), [file])
+    if unknown:
+        with pytest.raises(DefinitionError, match=f"unknown input {unknown!r}"):
+            refuse_mistakes(model(inputs={unknown: "numeric"}), [file])
 
 
 def test_several_mistakes_are_told_at_once() -> None:

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,8 @@ _KINDS: Mapping[str, Kind] = {
     "UNIX_TIMESTAMP": "moment",
     "BOOL": "flag",
 }
+_ON_DEMAND = ("on_demand_feature_view", "OnDemandFeatureView")
+_ANYTHING = ".*"
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,37 @@ def _kinds(fields: Iterable[Any]) -> dict[str, Kind]:
 
 
 def declarable(files: Iterable[Path]) -> re.Pattern[str]:
-    """Names that Feast's files can declare, told without importing Feast, which takes seconds.
+    """Names that the on-demand views of Feast's files can declare, told without importing Feast, which takes seconds.
 
-    Every text in them counts, and so does every name that a text with gaps, such as `f"{prefix}_mean"`, can become.
+    A name with gaps, such as `f"{prefix}_mean"`, stands for all that it can become, and a schema that is not written
+    out for every name.
     """
-    return re.compile("|".join(sorted({name for file in files for name in _names(file)})))
+    return re.compile("|".join(sorted({name for file in files for name in _names(file)})) or "(?!)")
 
 
-def _names(file: Path) -> Iterable[str]:
+def _names(file: Path) -> Iterator[str]:
     try:
-        tree = ast.parse(file.read_text())
+        nodes = list(ast.walk(ast.parse(file.read_text())))
     except SyntaxError:
-        # Whatever else reports it: a file that cannot be read may declare anything.
-        return [".*"]
-    return [
-        "".join(_pattern(part) for part in (node.values if isinstance(node, ast.JoinedStr) else [node]))
-        for node in ast.walk(tree)
-        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-    ]
+        # Importing it tells that; here it may declare anything.
+        yield _ANYTHING
+        return
+    for node in nodes:
+        if isinstance(node, ast.alias) and node.name in _ON_DEMAND and node.asname:
+            yield _ANYTHING
+        if isinstance(node, ast.Call) and _called(node) in _ON_DEMAND:
+            schema = next((keyword.value for keyword in node.keywords if keyword.arg == "schema"), None)
+            yield from map(_field, schema.elts) if isinstance(schema, ast.List | ast.Tuple) else [_ANYTHING]
 
 
-def _pattern(part: ast.expr) -> str:
-    return re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".*"
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "id", None) or getattr(call.func, "attr", "")
+
+
+def _field(field: ast.expr) -> str:
+    """The name of one `Field`, as a pattern."""
+    if not isinstance(field, ast.Call):
+        return _ANYTHING
+    name = next((keyword.value for keyword in field.keywords if keyword.arg == "name"), None)
+    parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+    return "".join(re.escape(str(part.value)) if isinstance(part, ast.Constant) else _ANYTHING for part in parts)

@@ -87,8 +87,8 @@ def in_words(error: duckdb.Error, visible: Mapping[str, Source], others: Mapping
 def made_up(source: Source, sql: str, seed: int = 0) -> pa.Table:
     """Rows of a source with its contract's types, ordered by `known_at`; the same every time.
 
-    Numbers are whole, so that a sum does not depend on its order. Texts are those that the contract allows or that the
-    SQL compares with, as a filter should let rows through.
+    Numbers are whole, so that a sum does not depend on its order; no two rows have the same moment, so that there is
+    one. Texts are those that the contract allows or that the SQL compares with, as a filter should let rows through.
     """
     random = np.random.default_rng(seed)
     literals = re.findall(r"'([^'\s]+)'", sql)
@@ -105,7 +105,7 @@ def made_up(source: Source, sql: str, seed: int = 0) -> pa.Table:
 def _column(name: str, kind: pa.DataType, source: Source, literals: list[str], random: np.random.Generator) -> Any:
     stated = {key: value for check in source.schema.columns[name].checks for key, value in check.statistics.items()}
     if pa.types.is_timestamp(kind):
-        minutes = random.integers(0, DAYS * 24 * 60, ROWS)
+        minutes = random.choice(DAYS * 24 * 60, ROWS, replace=False)
         return (FIRST if kind.tz else FIRST.tz_localize(None)) + pd.to_timedelta(minutes, unit="min")
     if pa.types.is_boolean(kind):
         return random.integers(0, 2, ROWS).astype(bool)
@@ -114,6 +114,6 @@ def _column(name: str, kind: pa.DataType, source: Source, literals: list[str], r
             return [f"{name}{row}" for row in range(ROWS)]
         pool = list(stated.get("allowed_values", [*literals, "a", "b", "c"]))
         return [str(pool[i]) for i in random.integers(0, len(pool), ROWS)]
-    low = int(np.ceil(stated.get("min_value", 0)))
+    low = int(np.ceil(max(stated.get("min_value", 0), -(2**31))))
     high = max(low, int(min(stated.get("max_value", low + 100), low + 100)))
     return random.integers(low, high + 1, ROWS).astype(kind.to_pandas_dtype())

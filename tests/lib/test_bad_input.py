@@ -1,0 +1,97 @@
+"""Bad input ends in an error that says what to do, never in a trace from deep inside or in a wrong model.
+
+What is wrong with a spec, its SQL, its features and its estimator is in `test_doctor.py`, a feature that knows the
+label in `test_gate.py`, moments without a zone in a file in `test_formats.py`; here is the rest.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from ct_assets.core.policy import Evidence, RetrainPolicy, decide
+from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
+from ct_assets.core.training import train
+from ct_assets.lake.examples import read_events
+from ct_assets.lake.lake import Lake
+from ct_assets.lib.diagnosis.segments import too_many_segments
+
+SPEC = ModelSpec(
+    name="buys",
+    owner="team:shop",
+    description="Does the visitor buy?",
+    events=EventSpec(
+        source="visits",
+        id_column="visit",
+        sql="SELECT visit, known_at AS event_timestamp, customer FROM visits",
+    ),
+    label=LabelSpec(
+        source="visits",
+        delay=timedelta(days=1),
+        sql="SELECT visit, CAST(bought AS TINYINT) AS label, known_at FROM visits",
+    ),
+    entities=("customer",),
+    feature_service="buys_v1",
+    inputs={"pages": "numeric"},
+    estimator=EstimatorSpec(path="sklearn.linear_model.LogisticRegression"),
+    policy=RetrainPolicy(first_training_rows=100),
+)
+FEBRUARY = pd.date_range("2024-02-01", periods=29, tz="UTC")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """A shop that opened in February, on a platform that began in January."""
+    found = Lake(tmp_path)
+    for day in FEBRUARY:
+        known = [(day + pd.Timedelta(hours=hour)).as_unit("us") for hour in range(3)]
+        rows = pd.DataFrame({"visit": [f"{k:%d%H}" for k in known], "customer": "c", "bought": 1, "known_at": known})
+        found.dataset("visits").write(day.date().isoformat(), pa.Table.from_pandas(rows, preserve_index=False))
+    return found
+
+
+def test_a_history_that_begins_with_an_empty_month_is_read(lake: Lake) -> None:
+    events = read_events(lake, SPEC, pd.Timestamp("2024-01-01", tz="UTC"), pd.Timestamp("2024-03-01", tz="UTC"))
+    assert len(events) == 3 * len(FEBRUARY)
+    assert events["event_timestamp"].min() == FEBRUARY[0]
+
+
+def test_an_empty_month_alone_is_told_with_what_is_missing(lake: Lake) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        read_events(lake, SPEC, pd.Timestamp("2024-01-02", tz="UTC"), pd.Timestamp("2024-01-31", tz="UTC"))
+    assert "dataset 'visits' has no rows in partitions 2024-01-01..2024-01-30" in str(error.value)
+    assert "expected at least one arrived batch: land it" in str(error.value)
+
+
+def test_in_an_empty_month_nothing_is_trained_and_it_is_said_why() -> None:
+    decision = decide(SPEC.policy, Evidence(as_of=datetime(2024, 1, 31, tzinfo=UTC), known_labels=0))
+    assert not decision.retrain
+    assert decision.blocked_by == "too_few_labels"
+    assert decision.reasons["too_few_labels"].startswith("0 labels known, 100 needed for a first training")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [([], "there is nothing to train buys on"), ([1] * 20, "20 training examples of buys have one class only")],
+)
+def test_examples_that_teach_nothing_are_told(labels: list[int], told: str) -> None:
+    examples = pd.DataFrame({"pages": np.arange(len(labels), dtype="float64"), "label": labels})
+    with pytest.raises(ValueError, match=told):
+        train(SPEC, examples, examples)
+
+
+def test_a_segment_column_with_a_value_a_customer_is_refused() -> None:
+    customers = pa.chunked_array([[f"c{row}" for row in range(100_000)]])
+    found = too_many_segments("customer", customers, "defs.yaml: segment_by")
+    assert found is not None
+    assert str(found).startswith(
+        "defs.yaml: segment_by: column 'customer' has 100,000 values in 100,000 events; expected at most 1,000 segments"
+    )
+    countries = pa.chunked_array([["AT", "CH", "AT"]])
+    assert too_many_segments("country", countries, "defs.yaml: segment_by") is None
+    missing = too_many_segments("country", pa.chunked_array([["AT", None]]), "defs.yaml: segment_by")
+    assert missing is not None
+    assert (missing.level, missing.found) == ("warning", "column 'country' is missing in 1 of 2 events")
