@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from ct_assets.components.continuous_training import shared_sources
 from ct_assets.core.strict import unknown
@@ -90,14 +91,19 @@ def tell(findings: Sequence[Finding], console: Console) -> None:
             console.print(Padding(f"[green]ok[/] {escape(fine)}", (0, 0, 0, 2)))
         for level in ("skipped", "warning", "error"):
             for finding in (f for f in found if f.level == level):
-                console.print(Padding(_lines(finding), (0, 0, 0, 2)))
+                console.print(Padding(_told(finding), (0, 0, 0, 2)))
     counts = Counter(finding.level for finding in findings)
     console.print(", ".join(f"{counts[level]} {level}" for level in ("error", "warning", "skipped", "ok")))
 
 
-def _lines(finding: Finding) -> RenderableType:
-    told = [f"[{_COLORS[finding.level]}]{finding.level}[/] [bold]{escape(finding.where)}[/]"]
-    parts = (("found", finding.found), ("expected", finding.expected), ("do", finding.remedy))
+def _told(finding: Finding) -> RenderableType:
+    head = f"[{_COLORS[finding.level]}]{finding.level}[/] [bold]{escape(finding.where)}[/]"
     if finding.level == "skipped":
-        return f"{told[0]}: {escape(finding.found)}"
-    return "\n".join([*told, *(f"    {name:<9} {escape(text)}" for name, text in parts if text)])
+        return f"{head}: {escape(finding.found)}"
+    parts = Table.grid(padding=(0, 1))
+    parts.add_column(no_wrap=True)
+    parts.add_column(overflow="fold")
+    for name, text in (("found", finding.found), ("expected", finding.expected), ("do", finding.remedy)):
+        if text:
+            parts.add_row(name, escape(text))
+    return Group(head, Padding(parts, (0, 0, 0, 4)))

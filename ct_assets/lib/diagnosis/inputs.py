@@ -45,9 +45,10 @@ def views_are_computed(model: Examined) -> Iterator[Finding]:
 def views_are_as_declared(model: Examined) -> Iterator[Finding]:
     """The SQL of a view yields the join key and exactly the features that Feast's view declares, of their types."""
     repository = _repository(model)
-    for view, how, features in model.views():
-        if view not in repository.views:
-            continue
+    both = [found for found in model.views() if found[0] in repository.views]
+    if not both:
+        raise CannotTellError("no view has both SQL and a declaration")
+    for view, how, features in both:
         try:
             found = view_schema(features.source, how)
         except duckdb.Error:

@@ -113,6 +113,8 @@ def _asked(model: Examined) -> pa.Schema:
 
 def features_bind(model: Examined) -> Iterator[Finding]:
     """The SQL of every view fits its source and yields join key, `event_timestamp`, `created` and features."""
+    if not any(model.views()):
+        raise CannotTellError("no feature set could be read")
     for view, how, features in model.views():
         where = f"FeatureSql {view!r}"
         try:
