@@ -117,15 +117,15 @@ def _from_document(path: Path, file: str, node: yaml.Node, attributes: Any) -> F
     sets: list[FeatureSet] = []
     sources: list[Source] = []
     broken: list[Finding] = []
-    for field in ("own_sources", "feature_sets", "own_feature_sets"):
-        for import_path in getattr(written, field):
+    for attribute in ("own_sources", "feature_sets", "own_feature_sets"):
+        for import_path in getattr(written, attribute):
             try:
-                if field == "own_sources":
-                    sources += imported(field, [import_path], Source)
+                if attribute == "own_sources":
+                    sources += imported(attribute, [import_path], Source)
                 else:
-                    sets += imported(field, [import_path], FeatureSet)
+                    sets += imported(attribute, [import_path], FeatureSet)
             except Exception as error:
-                broken += _import_mistakes(f"{file}: {field}", error, path.parent)
+                broken += _import_mistakes(f"{file}: {attribute}", error, path.parent)
     return Folder(written.name, file, written.spec, sets, sources, [*twice, *broken])
 
 

@@ -16,6 +16,7 @@ from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.doctor.folders import Folder, folders_in, read_folder
 from ct_assets.lib.diagnosis import Finding
 
+FLIGHTS = "ct_assets.defs.sources.contracts.FLIGHTS"
 FEATURE_SETS = "ct_assets.defs.features.flights.FEATURE_SETS"
 
 
@@ -53,10 +54,12 @@ def lines(folder: Path) -> list[str]:
 
 
 def test_a_folder_that_is_whole_has_no_mistake(models: Path) -> None:
-    folder = read(write(models, "late", defs_yaml=yaml.safe_dump(content(name="late"), sort_keys=False)))
+    text = yaml.safe_dump(content(name="late", own_sources=[FLIGHTS]), sort_keys=False)
+    folder = read(write(models, "late", defs_yaml=text))
     assert (folder.name, folder.file, list(folder.findings)) == ("late", "late/defs.yaml", [])
     assert folder.spec == SPEC.model_copy(update={"name": "late"})
     assert len(folder.feature_sets) == 4
+    assert [source.name for source in folder.sources] == ["flights"]
 
 
 def test_the_flights_are_read_from_python() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
-from ct_assets.lake.contract import Source
+from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.lake import Lake
 from ct_assets.lib.diagnosis import (
     CHECKS,
@@ -30,6 +30,7 @@ from ct_assets.lib.diagnosis.estimator import TRIAL
 from ct_assets.lib.features import FeatureSet, FeatureSql
 
 MOMENT = "datetime64[us, UTC]"
+SHOP = Domain("shop", date(2013, 1, 1), date(2013, 12, 31))
 VISITS = Source(
     name="visits",
     schema=pa.DataFrameSchema(
@@ -44,6 +45,7 @@ VISITS = Source(
     key=("visit",),
     description="Visits of the shop.",
     owner="team:shop",
+    domain=SHOP,
 )
 ORDERS = Source(
     name="orders",
@@ -59,6 +61,7 @@ ORDERS = Source(
     key=("visit",),
     description="Orders.",
     owner="team:shop",
+    domain=SHOP,
 )
 PAST_ORDERS = """
 SELECT customer, known_at AS event_timestamp, known_at AS created,
@@ -157,6 +160,10 @@ MISTAKES: dict[str, tuple[Callable[[], Examined], str]] = {
     "an unknown source of labels": (
         lambda: model(label={"source": "order"}),
         "label.source: unknown source 'order', did you mean 'orders'?",
+    ),
+    "sources of two domains": (
+        lambda: replace(model(), sources={"visits": replace(VISITS, domain=Domain("web")), "orders": ORDERS}),
+        "reads visits of web, orders of shop; expected daily sources of one domain",
     ),
     "a moment without a zone in a contract": (
         lambda: with_source(VISITS, known_at={"dtype": "datetime64[us]"}),

@@ -117,7 +117,7 @@ def _names(file: Path) -> Iterator[str]:
 
 
 def _called(call: ast.Call) -> str:
-    return getattr(call.func, "id", None) or getattr(call.func, "attr", "")
+    return str(getattr(call.func, "id", None) or getattr(call.func, "attr", ""))
 
 
 def _field(field: ast.expr) -> str:

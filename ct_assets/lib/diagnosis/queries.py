@@ -33,12 +33,19 @@ _REQUEST = {
 
 
 def sources_exist(model: Examined) -> Iterator[Finding]:
-    """The spec's sources are those of the deployment."""
+    """The spec's sources are those of the deployment, and share the days that they arrive by."""
     for field, name in (("events.source", model.spec.events.source), ("label.source", model.spec.label.source)):
         if name not in model.sources:
             yield Finding(
                 "error", SOURCES, model.at(field), unknown("source", name, model.sources), remedy="name it, or add it"
             )
+    named = {model.spec.events.source, model.spec.label.source} & model.sources.keys()
+    read = [*(model.sources[name] for name in sorted(named, reverse=True)), *(s.source for s in model.feature_sets)]
+    domains = dict.fromkeys((source.name, source.domain) for source in read if source.daily)
+    if len({domain for _, domain in domains}) > 1:
+        told = ", ".join(f"{name} of {domain.name}" for name, domain in domains)
+        expected = "daily sources of one domain, whose days the model lives by"
+        yield Finding("error", SOURCES, model.file, f"reads {told}", expected, "give them one domain")
 
 
 def contracts_hold_together(model: Examined) -> Iterator[Finding]:
