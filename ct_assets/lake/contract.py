@@ -8,6 +8,38 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from ct_assets.lake.declaration import check_declaration
+
+
+@dataclass(frozen=True)
+class SqlTable:
+    """A database table whose new rows land as files.
+
+    Attributes:
+        url: Name of the environment variable that holds the SQLAlchemy URL; never the URL, which has a password.
+        table: Name of the table or view, with its schema where it has one: `shop.orders`.
+        query: A `SELECT` instead of it.
+        cursor: Column by which rows come in order: a number or moment that never gets less in a newer row, such as an
+            identity or `updated_at`. Rows without a value never arrive. Deleted rows are not noticed.
+        known_at: Column that becomes `known_at`: when the database learned of the row. A row that changes arrives again
+            as a row of its own, so the key then has to include what changed, such as `updated_at`.
+        zone: Time zone of moments that the table keeps without one; empty: they are an error.
+        lag: How long after the cursor's value was given a row may still be committed: longer than the longest
+            transaction that writes to the table. Rows land this much later.
+        batch_rows: Most rows of one look.
+        every: Time between two looks, unless the last one left rows behind.
+    """
+
+    url: str
+    table: str = ""
+    query: str = ""
+    cursor: str = "updated_at"
+    known_at: str = "known_at"
+    zone: str = ""
+    lag: timedelta = timedelta(minutes=1)
+    batch_rows: int = 100_000
+    every: timedelta = timedelta(minutes=1)
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -44,6 +76,13 @@ class Source:
             line).
         delimiter: Between two values of a CSV file.
         encoding: Of the text of a CSV or JSON file.
+        landing: Where its files land: an absolute path or any URL that fsspec knows, such as `s3://bucket/prefix`;
+            `$CT_HOME/landing/<name>` when empty.
+        table: The database table that its rows come from; None when files land by themselves.
+        event_type: `type` of the CloudEvents whose data are its rows; empty when it takes none.
+
+    Raises:
+        DeclarationError: The declaration contradicts itself.
     """
 
     name: str
@@ -59,6 +98,12 @@ class Source:
     format: Literal["parquet", "arrow", "csv", "json"] = "parquet"
     delimiter: str = ","
     encoding: str = "utf-8"
+    landing: str = ""
+    table: SqlTable | None = None
+    event_type: str = ""
+
+    def __post_init__(self) -> None:
+        check_declaration(self)
 
 
 def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
@@ -99,12 +144,23 @@ def _wrong_kinds(source: Source, frame: pd.DataFrame) -> list[str]:
         for name, column in source.schema.columns.items()
         if frame[name].dtype == bool and str(column.dtype) != "bool"
     ]
-    return flags + [
-        f"column {name}: expected {'text' if declared[name] == 'object' else declared[name]}; found {kind} values: "
-        "ask the sender to convert them"
-        for name, kind in kinds.items()
-        if kind != "empty" and (kind != "string" or declared[name] != "object")
+    naive = [
+        f"column {name}: expected {column.dtype}; found moments without a time zone: ask the sender to add it"
+        for name, column in source.schema.columns.items()
+        if "UTC" in str(column.dtype)
+        and frame[name].dtype.kind == "M"
+        and not isinstance(frame[name].dtype, pd.DatetimeTZDtype)
     ]
+    return (
+        flags
+        + naive
+        + [
+            f"column {name}: expected {'text' if declared[name] == 'object' else declared[name]}; found {kind} values: "
+            "ask the sender to convert them"
+            for name, kind in kinds.items()
+            if kind != "empty" and (kind != "string" or declared[name] != "object")
+        ]
+    )
 
 
 def _in_words(cases: pd.DataFrame, examples: int = 3) -> list[str]:

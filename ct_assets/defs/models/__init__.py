@@ -38,8 +38,13 @@ def load_specs(folder: Path = FOLDER) -> dict[str, ModelSpec]:
 
 
 def load_sources(folder: Path = FOLDER) -> list["Source"]:
-    """Every source: those that several models read, and those that come with a model."""
+    """Every source: those that several models read, and those that come with a model.
+
+    Raises:
+        DeclarationError: Two sources get in each other's way.
+    """
     from ct_assets.defs.sources.contracts import SOURCES
+    from ct_assets.lake.declaration import check_together
 
     sources = list(SOURCES)
     for attributes in _documents(folder):
@@ -47,6 +52,7 @@ def load_sources(folder: Path = FOLDER) -> list["Source"]:
             module, _, name = path.rpartition(".")
             named = getattr(import_module(module), name)
             sources += named if isinstance(named, tuple | list) else [named]
+    check_together(sources)
     return sources
 
 
