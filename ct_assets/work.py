@@ -9,6 +9,8 @@ from rich.markup import escape
 
 from ct_assets.feeds import Delivery, feed_wave
 from ct_assets.lake.contract import Source
+from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.landing import Landing
 from ct_assets.lake.split import split_by_day
 
 
@@ -29,7 +31,7 @@ def land(home: Path, source: Source, file: Path) -> list[Delivery]:
     """
     payload = file.read_bytes()
     if not source.daily:
-        return feed_wave([Delivery(source.name, None, file.name, payload)], str(home))
+        return _put(home, source, [Delivery(source.name, None, file.name, payload)])
     parts = split_by_day(source, payload)
     first, last = source.domain.first_day.isoformat(), source.domain.last_day
     outside = [day for day in parts if day < first or (last and day > last.isoformat())]
@@ -39,7 +41,17 @@ def land(home: Path, source: Source, file: Path) -> list[Delivery]:
             f"expected {first} to {last or 'today'}: change the domain's days, or leave the rows out"
         )
     deliveries = [Delivery(source.name, date.fromisoformat(day), file.name, part) for day, part in parts.items()]
-    return feed_wave(deliveries, str(home))
+    return _put(home, source, deliveries)
+
+
+def _put(home: Path, source: Source, deliveries: list[Delivery]) -> list[Delivery]:
+    if not source.landing:
+        return feed_wave(deliveries, str(home))
+    landing = Landing(home, source)
+    for each in deliveries:
+        # What was received before is recognized by its content.
+        landing.write(each.day.isoformat() if each.day else WHOLE, each.name, each.payload)
+    return deliveries
 
 
 def run(home: Path, console: Console) -> bool:

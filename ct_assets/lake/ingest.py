@@ -6,7 +6,7 @@ met again is recognized by its digest and only its move is finished.
 
 import hashlib
 import json
-from contextlib import suppress
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,11 @@ from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE, Dataset
 from ct_assets.lake.formats import ARROW_TYPES, UnreadableError, read
 from ct_assets.lake.lake import Lake
+from ct_assets.lake.landing import Landed, Landing
 from ct_assets.lake.paths import write_atomically
 
 MAX_NAME = 200
-"""Longest name of a landing file, in bytes, that is kept in quarantine as it is."""
+"""Longest name of a landing file, in bytes, that is kept as it is."""
 
 HISTORY_DAYS = 14
 """How many earlier arrival days a batch is compared with."""
@@ -43,11 +44,6 @@ class Batch:
     reasons: tuple[str, ...] = ()
 
 
-def landing_folder(home: Path, source: str, partition: str) -> Path:
-    """Where the files of one arrival day land."""
-    return _folder(home / "landing", source, partition)
-
-
 def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
     """Take in every complete file that has landed for `partition`.
 
@@ -60,17 +56,19 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
         One `Batch` a file, in name order. Nothing is dropped: accepted and duplicate files move to `archive/`,
         rejected ones to `quarantine/`, each next to its reasons.
     """
-    folder = landing_folder(lake.home, source.name, partition)
-    names = sorted(p.name for p in folder.glob("*") if p.is_file() and not p.name.startswith((".", "_")))
-    batches = [_take_in(lake, source, partition, folder / name) for name in names]
-    # Last, so that each note lists what was accepted beside it.
-    for batch in batches:
+    landing = Landing(lake.home, source)
+    batches, rejected = [], []
+    for name in landing.names(partition):
+        landed = landing.read(partition, name)
+        batch = _take_in(lake, source, landing, landed)
+        batches.append(batch)
         if batch.status == "quarantined":
-            _quarantine(lake, folder / batch.name, batch)
+            rejected.append((landed, batch))
+    # Last, so that each note lists what was accepted beside it.
+    for landed, batch in rejected:
+        _quarantine(lake, landing, landed, batch)
     if source.daily and batches:
-        # An emptied folder a day would make every look at landing longer; one that is not empty stays.
-        with suppress(OSError):
-            folder.rmdir()
+        landing.tidy(partition)
     return batches
 
 
@@ -88,19 +86,19 @@ def open_rejections(lake: Lake, source: Source, partition: str) -> list[str]:
     ]
 
 
-def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
+def _take_in(lake: Lake, source: Source, landing: Landing, landed: Landed) -> Batch:
     """Accept a file or recognize it; one to be rejected is only judged."""
-    payload = path.read_bytes()
+    partition, name, payload = landed.partition, landed.name, landed.payload
     digest = hashlib.sha256(payload).hexdigest()
     dataset = lake.dataset(source.name)
-    archived = _archived(lake.home, source.name, partition, path.name, digest)
+    archived = _archived(lake.home, source.name, partition, name, digest)
     known = {f.digest: f for f in dataset.partition(partition)}.get(digest)
     if known:
         # A file that is stored but not yet archived was interrupted between the two, and is no second delivery.
-        interrupted = known.name == path.name and not archived.exists()
-        _move(path, archived)
+        interrupted = known.name == name and (not archived.exists() or landing.was_moving(landed, archived))
+        _move(landing, landed, archived)
         status: Literal["accepted", "duplicate"] = "accepted" if interrupted else "duplicate"
-        return Batch(source.name, partition, path.name, digest, status, known.rows)
+        return Batch(source.name, partition, name, digest, status, known.rows)
     table, reasons = _read(source, payload)
     rows = table.num_rows if table is not None else 0
     rewritten: list[str] = []
@@ -118,12 +116,12 @@ def _take_in(lake: Lake, source: Source, partition: str, path: Path) -> Batch:
             or _repetitions(dataset, source, partition, table)
         )
     if table is None or reasons:
-        return Batch(source.name, partition, path.name, digest, "quarantined", rows, tuple(reasons))
+        return Batch(source.name, partition, name, digest, "quarantined", rows, tuple(reasons))
     if source.stable:
         _store_profile(dataset, source, partition, digest, table)
-    dataset.write(partition, table, digest, name=path.name, append=True)
-    _move(path, archived)
-    return Batch(source.name, partition, path.name, digest, "accepted", rows)
+    dataset.write(partition, table, digest, name=name, append=True)
+    _move(landing, landed, archived)
+    return Batch(source.name, partition, name, digest, "accepted", rows)
 
 
 def _read(source: Source, payload: bytes) -> tuple[pa.Table | None, list[str]]:
@@ -252,10 +250,9 @@ def _profile_path(dataset: Dataset, partition: str, digest: str) -> Path:
     return dataset.root / partition / f"{digest[:32]}.profile.json"
 
 
-def _quarantine(lake: Lake, path: Path, batch: Batch) -> None:
-    # The note has the whole name; with what is put around it here, a long one would be too long for the file system.
-    kept = batch.name if len(batch.name.encode()) <= MAX_NAME else batch.name[-60:]
-    target = _quarantined(lake.home, batch.source, batch.partition) / f"{batch.digest[:12]}-{kept}"
+def _quarantine(lake: Lake, landing: Landing, landed: Landed, batch: Batch) -> None:
+    # The note has the whole name.
+    target = _quarantined(lake.home, batch.source, batch.partition) / f"{batch.digest[:12]}-{_short(batch.name)}"
     note = {
         "source": batch.source,
         "partition": batch.partition,
@@ -266,24 +263,29 @@ def _quarantine(lake: Lake, path: Path, batch: Batch) -> None:
         "accepted": [f.digest for f in lake.dataset(batch.source).partition(batch.partition)],
     }
     write_atomically(target.with_name(target.name + ".json"), json.dumps(note, indent=2).encode())
-    _move(path, target)
+    _move(landing, landed, target)
 
 
 def _archived(home: Path, source: str, partition: str, name: str, digest: str) -> Path:
     """Where a file is kept; under its digest too when another one of its name is there already."""
     target = _folder(home / "archive", source, partition) / name
-    if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != digest:
-        target = target.with_name(f"{digest[:12]}-{name}")
+    if _short(name) != name or (target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != digest):
+        target = target.with_name(f"{digest[:12]}-{_short(name)}")
     return target
+
+
+def _short(name: str) -> str:
+    """A name that the file system takes with what is put around it here; a bucket takes longer ones."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= MAX_NAME else encoded[-60:].decode(errors="ignore")
 
 
 def _quarantined(home: Path, source: str, partition: str) -> Path:
     return _folder(home / "quarantine", source, partition)
 
 
-def _move(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
+def _move(landing: Landing, landed: Landed, target: Path) -> None:
+    landing.move(landed, target)
 
 
 def _folder(root: Path, source: str, partition: str) -> Path:

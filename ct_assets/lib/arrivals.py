@@ -3,12 +3,13 @@
 import json
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import dagster as dg
-from fsspec.core import url_to_fs
 
 from ct_assets.lake.contract import Domain, Source
+from ct_assets.lake.landing import Landing
 from ct_assets.lib.partitions import arrival_days
 from ct_assets.lib.sources import landing_key
 from ct_assets.resources.lake import LakeResource
@@ -38,7 +39,16 @@ def build_arrival_sensor(
         events, misplaced = [], []
         for source in sources:
             before = seen.get(source.name, {})
-            now[source.name] = _look(f"{lake.path}/landing/{source.name}", before)
+            try:
+                states = _look(Landing(lake.path, source), before)
+                # A day joins the calendar when it is over; a file of it counts as not settled until then.
+                now[source.name] = {n: s.rstrip("+") if _is_early(source, n) else s for n, s in states.items()}
+            except Exception as error:
+                # A bucket that cannot be reached must not hide what has landed elsewhere.
+                context.log.error(
+                    f"landing of {source.name} cannot be looked at ({error!r}); the next look tries again"
+                )
+                now[source.name] = before
             landed = _landed(before, now[source.name])
             misplaced += [f"{source.name}/{name}" for name in landed if not _in_place(source, name)]
             events += _news(source, {name: state for name, state in landed.items() if _in_place(source, name)})
@@ -54,17 +64,10 @@ def build_arrival_sensor(
     return arrivals
 
 
-def _look(folder: str, before: dict[str, str]) -> dict[str, str]:
-    """State of every file below `folder`: its size and time of change, marked `+` once it has settled."""
-    fs, root = url_to_fs(folder)
-    if not fs.exists(root):
-        return {}
-    found: dict[str, dict] = fs.find(root, detail=True)
+def _look(landing: Landing, before: dict[str, str]) -> dict[str, str]:
+    """State of every file that lies there: its size and time of change, marked `+` once it has settled."""
     states = {}
-    for path, info in sorted(found.items()):
-        name = path[len(root) :].lstrip("/")
-        if any(part.startswith((".", "_")) for part in name.split("/")):
-            continue
+    for name, info in landing.files().items():
         changed = info.get("mtime") or info.get("LastModified") or info.get("created") or 0
         changed = changed.timestamp() if hasattr(changed, "timestamp") else float(changed)
         state = f"{info['size']}@{changed:.6f}"
@@ -84,6 +87,18 @@ def _in_place(source: Source, name: str) -> bool:
     if not source.daily:
         return not folders
     return len(folders) == 1 and arrival_days(source.domain).has_partition_key(folders[0])
+
+
+def _is_early(source: Source, name: str) -> bool:
+    """Whether a file lies in the folder of today, or of a tomorrow that has begun elsewhere, and has to wait.
+
+    A live calendar has only the days that are over: what is computed for a day sees all of it.
+    """
+    *folders, _ = name.split("/")
+    if not source.daily or len(folders) != 1 or source.domain.last_day or _in_place(source, name):
+        return False
+    today = datetime.now(UTC).date()
+    return folders[0] in {(today + timedelta(days=ahead)).isoformat() for ahead in (-1, 0, 1)}
 
 
 def _news(source: Source, landed: dict[str, str]) -> list[dg.AssetMaterialization]:
