@@ -3,8 +3,10 @@
 import io
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
@@ -23,6 +25,7 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
 """Arrow's type for a type of a contract; timestamps are apart."""
 NOTHING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 """Text that stands for a missing value in a CSV file."""
+MOMENT = pa.timestamp("us", "UTC")
 _ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})$")
 
 
@@ -98,17 +101,47 @@ def _with_moments(source: "Source", table: pa.Table) -> pa.Table:
     for name, column in source.schema.columns.items():
         if "datetime" not in str(column.dtype) or name not in table.column_names:
             continue
-        text = table[name].to_pandas()
-        written = text[text.notna()]
-        naive = written[~written.str.contains(_ZONE)]
-        if len(naive):
-            raise UnreadableError(
-                f"column {name}: {len(naive)} moment(s) without a time zone, such as {naive.iloc[0]!r}; expected ISO "
-                "8601 with one, such as '2013-03-01T15:00:00Z': ask the sender to add it"
-            )
         try:
-            moments = pd.to_datetime(text, format="ISO8601", utc=True).astype("datetime64[us, UTC]")
+            found = moments(name, table[name].to_pandas())
         except ValueError as error:
-            raise UnreadableError(f"column {name}: not a moment in ISO 8601 ({error}): ask the sender") from error
-        table = table.set_column(table.column_names.index(name), name, pa.array(moments, pa.timestamp("us", "UTC")))
+            raise UnreadableError(f"{error}: ask the sender") from error
+        table = table.set_column(table.column_names.index(name), name, pa.array(found, MOMENT))
     return table
+
+
+def moments(name: str, values: pd.Series, zone: str = "") -> pd.Series:
+    """Moments in microseconds UTC.
+
+    Args:
+        name: Column that is told in an error.
+        values: Text in ISO 8601, or timestamps.
+        zone: Time zone of those that say none; empty: they are an error. Of an hour that comes twice when the clocks
+            are set back, the later one is meant: nothing is known before it was.
+
+    Raises:
+        ValueError: A value is no moment, or has no time zone.
+    """
+    text = values.map(_iso, na_action="ignore").astype(object)
+    written = text[text.notna()]
+    naive = ~written.str.contains(_ZONE) if len(written) else written.astype(bool)
+    if naive.any() and not zone:
+        raise ValueError(
+            f"column {name}: {int(naive.sum())} moment(s) without a time zone, such as {written[naive].iloc[0]!r}; "
+            "expected ISO 8601 with one, such as '2013-03-01T15:00:00Z'"
+        )
+    try:
+        found = pd.Series(pd.NaT, values.index, dtype="datetime64[us, UTC]")
+        zoned = pd.to_datetime(written[~naive], format="ISO8601", utc=True)
+        found[zoned.index] = zoned.astype("datetime64[us, UTC]")
+        if naive.any():
+            once = np.zeros(int(naive.sum()), dtype=bool)
+            local = pd.to_datetime(written[naive], format="ISO8601")
+            local = local.dt.tz_localize(zone, ambiguous=once, nonexistent="shift_forward")
+            found[local.index] = local.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
+    except ValueError as error:
+        raise ValueError(f"column {name}: not a moment in ISO 8601 ({error})") from error
+    return found
+
+
+def _iso(value: object) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ct_assets.lake.contract import Source
+from ct_assets.lake.declaration import check_together
 from ct_assets.lib.arrivals import build_arrival_sensor
 from ct_assets.lib.automation import automation_sensor
 from ct_assets.lib.sources import build_source
+from ct_assets.lib.tables import build_table_sensor
 
 
 def build_sources(sources: Sequence[Source], minimum_interval_seconds: int = 10) -> dg.Definitions:
@@ -18,10 +20,16 @@ def build_sources(sources: Sequence[Source], minimum_interval_seconds: int = 10)
     Args:
         sources: All sources of their domains.
         minimum_interval_seconds: Time between two ticks of a sensor.
+
+    Raises:
+        DeclarationError: Two sources get in each other's way.
     """
+    check_together(sources)
     sensors: list[dg.SensorDefinition] = []
     for domain in dict.fromkeys(source.domain for source in sources):
         members = [source for source in sources if source.domain == domain]
         sensors.append(build_arrival_sensor(domain, members, minimum_interval_seconds))
+        if any(source.table for source in members):
+            sensors.append(build_table_sensor(domain, members))
         sensors.append(automation_sensor(domain.name, minimum_interval_seconds))
     return dg.Definitions.merge(*map(build_source, sources), dg.Definitions(sensors=sensors))

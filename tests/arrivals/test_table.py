@@ -1,0 +1,296 @@
+"""Rows of a table arrive once each, whatever the order in which they were committed."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandera.pandas as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from databases import postgres
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ct_assets.lake import outbox as outbox_module
+from ct_assets.lake.contract import Source, SqlTable
+from ct_assets.lake.ingest import ingest
+from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.landing import Landing
+from ct_assets.lake.table import TableError, look
+
+URL = "TEST_DATABASE_URL"
+ORDERS = Source(
+    name="orders",
+    schema=pa.DataFrameSchema(
+        {
+            "id": pa.Column(int),
+            "country": pa.Column(object, nullable=True),
+            "price": pa.Column(float, pa.Check.ge(0)),
+            "known_at": pa.Column("datetime64[us, UTC]"),
+        }
+    ),
+    key=("id", "known_at"),
+    description="Orders",
+    owner="team:test",
+    table=SqlTable(
+        url=URL, table="orders", cursor="id", known_at="updated_at", lag=timedelta(0), every=timedelta(0), zone="UTC"
+    ),
+)
+START = datetime(2013, 1, 1, 22, tzinfo=UTC)
+
+
+def with_table(source: Source = ORDERS, **changes: Any) -> Source:
+    assert source.table
+    return replace(source, table=replace(source.table, **changes))
+
+
+class Database:
+    """A table of orders."""
+
+    def __init__(self, url: str, zoned: bool) -> None:
+        self.engine = sa.create_engine(url)
+        self.zoned = zoned
+        self.orders = sa.Table(
+            "orders",
+            sa.MetaData(),
+            sa.Column("id", sa.BigInteger),
+            sa.Column("country", sa.Text),
+            sa.Column("price", sa.Numeric(10, 2)),
+            sa.Column("secret", sa.Text),
+            sa.Column("updated_at", sa.DateTime(timezone=zoned)),
+        )
+        self.orders.drop(self.engine, checkfirst=True)
+        self.orders.create(self.engine)
+
+    def order(self, number: int, at: datetime | None = None) -> dict[str, Any]:
+        moment = at or START + timedelta(minutes=number)
+        return {
+            "id": number,
+            "country": None if number % 3 else "DE",
+            "price": number + 0.25,
+            "secret": "x",
+            "updated_at": moment if self.zoned else moment.replace(tzinfo=None),
+        }
+
+    def insert(self, *numbers: int, at: datetime | None = None) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(self.orders.insert(), [self.order(n, at) for n in numbers])
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/shop.db" if sqlite else request.getfixturevalue("postgres_url")
+    monkeypatch.setenv(URL, url)
+    found = Database(url, zoned=not sqlite)
+    yield found
+    found.engine.dispose()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "home")
+
+
+def landed(lake: Lake, source: Source = ORDERS) -> dict[str, list[int]]:
+    """What lies in landing: the ids by arrival day, in the order of the files."""
+    landing = Landing(lake.home, source)
+    days: dict[str, list[int]] = {}
+    for path in landing.files():
+        day, name = path.split("/")
+        days.setdefault(day, []).extend(pq.read_table(io.BytesIO(landing.read(day, name).payload))["id"].to_pylist())
+    return days
+
+
+# -- What arrives
+
+
+def test_new_rows_land_once_on_the_day_they_became_known(database: Database, lake: Lake) -> None:
+    database.insert(1, 2, 130)
+    assert look(lake.home, ORDERS).rows == 3
+    assert landed(lake) == {"2013-01-01": [1, 2], "2013-01-02": [130]}
+    assert look(lake.home, ORDERS).rows == 0
+    database.insert(131)
+    assert look(lake.home, ORDERS).rows == 1
+    assert landed(lake) == {"2013-01-01": [1, 2], "2013-01-02": [130, 131]}
+
+
+def test_rows_of_a_table_are_ordinary_batches(database: Database, lake: Lake) -> None:
+    database.insert(1, 2, 3)
+    look(lake.home, ORDERS)
+    (batch,) = ingest(lake, ORDERS, "2013-01-01")
+    assert (batch.status, batch.rows, batch.reasons) == ("accepted", 3, ())
+    stored = lake.query("SELECT * FROM orders ORDER BY id", {"orders": Window()}, pd_end())
+    assert stored.to_pydict() == {
+        "id": [1, 2, 3],
+        "country": [None, None, "DE"],
+        "price": [1.25, 2.25, 3.25],
+        "known_at": [START + timedelta(minutes=n) for n in (1, 2, 3)],
+    }
+
+
+def pd_end() -> Any:
+    import pandas as pd
+
+    return pd.Timestamp("2014-01-01", tz="UTC")
+
+
+def test_a_backlog_comes_in_pieces(database: Database, lake: Lake) -> None:
+    database.insert(*range(1, 12))
+    source = with_table(batch_rows=4, every=timedelta(hours=1))
+    assert [look(lake.home, source).rows for _ in range(4)] == [4, 4, 3, 0]
+    assert landed(lake) == {"2013-01-01": list(range(1, 12))}
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 100])
+def test_rows_of_one_moment_are_neither_lost_nor_doubled(database: Database, lake: Lake, batch_rows: int) -> None:
+    source = with_table(cursor="updated_at", batch_rows=batch_rows)
+    for numbers in ((1, 2, 3, 4, 5), (6, 7)):
+        database.insert(*numbers, at=START)
+        while look(lake.home, source).rows:
+            pass
+    assert sorted(landed(lake)["2013-01-01"]) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_row_that_changes_arrives_again(database: Database, lake: Lake) -> None:
+    source = with_table(cursor="updated_at")
+    database.insert(1, 2)
+    look(lake.home, source)
+    with database.engine.begin() as connection:
+        later = database.order(1, START + timedelta(minutes=30))
+        connection.execute(database.orders.update().where(database.orders.c.id == 1).values(later))
+    look(lake.home, source)
+    assert sorted(landed(lake)["2013-01-01"]) == [1, 1, 2]
+    assert {batch.status for batch in ingest(lake, source, "2013-01-01")} == {"accepted"}
+
+
+def test_a_query_reads_what_it_selects(database: Database, lake: Lake) -> None:
+    database.insert(1, 2, 3)
+    text = "SELECT id, 'FR' AS country, price, updated_at FROM orders WHERE id <> 2"
+    assert look(lake.home, with_table(table="", query=text)).rows == 2
+    assert landed(lake) == {"2013-01-01": [1, 3]}
+
+
+# -- What is committed late
+
+
+def test_a_row_committed_after_a_newer_one_is_not_lost(database: Database, lake: Lake) -> None:
+    source = with_table(lag=timedelta(seconds=60))
+    database.insert(1, 3)
+    assert look(lake.home, source, now=0).rows == 0
+    database.insert(2)  # its number was given before 3's, its transaction took 50 seconds
+    assert look(lake.home, source, now=50).rows == 0
+    database.insert(4)
+    assert look(lake.home, source, now=61).rows == 3
+    assert landed(lake) == {"2013-01-01": [1, 2, 3]}
+    assert look(lake.home, source, now=122).rows == 1
+    assert landed(lake) == {"2013-01-01": [1, 2, 3, 4]}
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_every_row_arrives_once_whatever_the_order_of_commits(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Numbers are given in order, each is committed up to 20 s later; looks come at any time."""
+    home = tmp_path_factory.mktemp("home")
+    url = f"sqlite:///{home}/shop.db"
+    given_at = sorted(data.draw(st.lists(st.integers(0, 100), min_size=1, max_size=10)))
+    commits = [(at + data.draw(st.integers(0, 20)), number) for number, at in enumerate(given_at, start=1)]
+    looks = data.draw(st.lists(st.integers(0, 150), max_size=6))
+    source = with_table(lag=timedelta(seconds=21), batch_rows=data.draw(st.integers(1, 5)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(URL, url)
+        database = Database(url, zoned=False)
+        events = [(at, 0, number) for at, number in commits] + [(at, 1, 0) for at in looks]
+        for at, is_look, number in sorted(events):
+            if is_look:
+                look(home, source, now=at)
+            else:
+                database.insert(number)
+        look(home, source, now=200)
+        while look(home, source, now=300).rows:
+            pass
+        database.engine.dispose()
+    found = sorted(number for numbers in landed(Lake(home), source).values() for number in numbers)
+    assert found == list(range(1, len(given_at) + 1))
+
+
+# -- A crash
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6])
+def test_a_crash_at_any_write_neither_loses_nor_doubles_rows(
+    tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    url = f"sqlite:///{tmp_path}/shop.db"
+    monkeypatch.setenv(URL, url)
+    database = Database(url, zoned=False)
+    database.insert(1)
+    look(lake.home, ORDERS)
+    database.insert(2, 3, 130)
+    uses = 0
+    kept, written = outbox_module.write_atomically, Landing.write
+
+    def dying(call: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
+            nonlocal uses
+            uses += 1
+            if uses == at:
+                raise OSError("the power went")
+            return call(*args)
+
+        return wrapped
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outbox_module, "write_atomically", dying(kept))
+        broken.setattr(Landing, "write", dying(written))
+        if at <= 5:
+            with pytest.raises(OSError, match="the power went"):
+                look(lake.home, ORDERS)
+        else:
+            look(lake.home, ORDERS)
+    database.insert(131)
+    look(lake.home, ORDERS)
+    assert {day: sorted(ids) for day, ids in landed(lake).items()} == {
+        "2013-01-01": [1, 2, 3],
+        "2013-01-02": [130, 131],
+    }
+    assert sorted(p.name for p in (lake.home / "tables" / "orders").iterdir()) == [".lock", "position.json"]
+
+
+# -- What is told in words
+
+
+def test_a_variable_that_is_not_set_is_told_by_its_name(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(URL, raising=False)
+    with pytest.raises(TableError, match=f"source 'orders': the environment variable {URL} is not set"):
+        look(lake.home, ORDERS)
+
+
+def test_an_unknown_column_is_told_with_the_nearest_one(database: Database, lake: Lake) -> None:
+    database.insert(1)
+    with pytest.raises(TableError, match="unknown column 'update_at', did you mean 'updated_at'"):
+        look(lake.home, with_table(known_at="update_at"))
+    with pytest.raises(TableError, match="the database has no table 'order'"):
+        look(lake.home, with_table(table="order"))
+
+
+def test_moments_without_a_zone_need_one_named(tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/shop.db"
+    monkeypatch.setenv(URL, url)
+    Database(url, zoned=False).insert(1)
+    with pytest.raises(TableError, match="column updated_at: 1 moment.s. without a time zone.*or name its zone"):
+        look(lake.home, with_table(zone=""))
+    assert look(lake.home, with_table(zone="America/New_York")).rows == 1
+    assert landed(lake) == {"2013-01-02": [1]}  # 22:01 in New York is 03:01 UTC
