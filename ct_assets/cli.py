@@ -193,9 +193,10 @@ def serve(
     """Serve every model's champion over HTTP."""
     import uvicorn
 
+    from ct_assets.defs.models import load_sources
     from ct_assets.serving.app import create_app
 
-    uvicorn.run(create_app(_specs(), _home()), host=host, port=port, log_level="warning")
+    uvicorn.run(create_app(_specs(), _home(), sources=load_sources()), host=host, port=port, log_level="warning")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The HTTP app: predictions from the champion release, on features from Feast's online store."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.contract import Source
 from ct_assets.serving.champion import Champions
+from ct_assets.serving.events import add_event_routes, build_events
 from ct_assets.serving.features import OnDemandError
 from ct_assets.serving.live import Live
 from ct_assets.serving.metrics import Metrics
@@ -35,29 +37,39 @@ from ct_assets.serving.schemas import (
 _PREFIX, _VERB = "/v1/models/", ":predict"
 
 
-def create_app(specs: Mapping[str, ModelSpec], home: Path, poll_seconds: float = 1.0) -> FastAPI:
+def create_app(
+    specs: Mapping[str, ModelSpec], home: Path, poll_seconds: float = 1.0, sources: Sequence[Source] = ()
+) -> FastAPI:
     """Build the server.
 
     Args:
         specs: The models to serve, by name.
         home: `$CT_HOME`: releases, verdicts, ledger, the online store, and MLflow unless its URI is set.
         poll_seconds: How often the registry's alias is looked at.
+        sources: Those with an `event_type` take events.
     """
     metrics = Metrics()
     champions = Champions(specs, home, poll_seconds, metrics)
+    events = build_events(home, sources)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         champions.start()
+        if events:
+            events.start()
         try:
             yield
         finally:
             champions.stop()
+            if events:
+                events.stop()
 
     app = FastAPI(title="ct_assets", lifespan=lifespan)
     app.add_middleware(_Measured, metrics=metrics, models=frozenset(specs))
     app.add_exception_handler(RequestValidationError, _unreadable)
     _add_model_routes(app, champions, metrics)
+    if events:
+        add_event_routes(app, events, metrics)
     _add_operations(app, champions, metrics)
     app.mount("/reports", _Reports(directory=home / "reports", html=True, check_dir=False), name="reports")
     return app

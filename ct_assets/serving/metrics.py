@@ -32,6 +32,10 @@ class Metrics(Collector):
         self.refusals = Counter(
             "ct_refusals", "Attempts to load a release that must not serve", ("model",), registry=self.registry
         )
+        self.event_rows = Counter("ct_event_rows", "Rows taken from events", ("source",), registry=self.registry)
+        self.repeated_events = Counter(
+            "ct_repeated_events", "Events that had been delivered before", registry=self.registry
+        )
         self._serving: dict[str, Release] = {}
         self.registry.register(self)
 
