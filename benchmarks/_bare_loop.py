@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from ct_assets.core.baselines import Prior
+from ct_assets.core.baselines import fit_baseline
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import PROMOTION, TRAINING, VERDICT, Ledger
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
+from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict, train
 from ct_assets.core.verdict import Verdict
 from ct_assets.defs.features.flights import FEATURE_SETS
@@ -60,7 +61,7 @@ class _Scorer:
         self.model = model
 
     def predict_proba(self, features: pd.DataFrame, /) -> Any:
-        return predict(SPEC, self.model, features).to_numpy()
+        return predict(SPEC, self.model, features)
 
 
 class BareLoop:
@@ -132,13 +133,15 @@ class BareLoop:
         self, version: str, artifact: Path, digest: str, snapshot: TrainingSet, holdout: pd.DataFrame
     ) -> Verdict:
         as_of = pd.Timestamp(snapshot.as_of)
+        learned = read_examples(self.lake, snapshot, "train", ["label"])
         champion = self.releases.champion_at(as_of)
         verdict = validate_new_model(
             _Scorer(load_artifact(str(artifact), digest, SPEC.trusted_types)),
             _Scorer(self.releases.load(champion, SPEC)) if champion else None,
             TestData(holdout[SPEC.columns], holdout["label"], holdout[list(SPEC.slices)]),
             SPEC.gate,
-            baseline=Prior(snapshot.positives / snapshot.train_rows),
+            metrics=(*SPEC.metrics, SPEC.policy.performance_metric),
+            baseline=fit_baseline(task_of(SPEC), SPEC.baseline, SPEC.gate.metric, learned),
             bindings=Bindings(
                 model={"name": SPEC.name, "version": version},
                 artifact_digest=digest,

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ct_assets.core.ledger import DECISIONS, POINTER_MOVES, RETRAIN, ROLLBACK, TRAINING, VERDICT, Ledger, Record, newest
+from ct_assets.core.metrics import HIGHER_IS_BETTER
 
 
 def newest_moment(ledger: Ledger, model: str) -> pd.Timestamp:
@@ -65,7 +66,7 @@ def _how_judged(verdict: Record | None) -> list[str]:
     compared = ", ".join(
         f"{name} {value:.4f}" + (f" (champion {champion[name]:.4f})" if champion and champion.get(name) else "")
         for name, value in (challenger or {}).items()
-        if name in ("auc", "logloss", "brier", "ece") and value is not None
+        if name in HIGHER_IS_BETTER and value is not None
     )
     if verdict.evidence["passed"]:
         return [f"The gate passed it: {compared}."]

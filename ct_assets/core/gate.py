@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ct_assets.core.canonical import iso_utc
-from ct_assets.core.metrics import advantage, auc, higher_is_better, metrics_for
+from ct_assets.core.metrics import advantage, higher_is_better
+from ct_assets.core.tasks import BINARY, PredictionError, Task, with_metric_of
 from ct_assets.core.verdict import (
     CHECK_NAMES,
     Bindings,
@@ -29,9 +30,9 @@ __all__ = [
     "CHECK_NAMES",
     "Bindings",
     "Check",
-    "Classifier",
     "GatePolicy",
     "Measured",
+    "Model",
     "SliceResult",
     "TestData",
     "Verdict",
@@ -42,21 +43,31 @@ __all__ = [
 #: One-row calls timed for the latency check, after one to warm up; the median of them counts.
 _TIMED_CALLS = 15
 
-_METRICS = metrics_for("binary")
 Scores = npt.NDArray[np.float64]
 
 
 class Classifier(Protocol):
-    """Anything that gives the probability of class 1, shape (n,) or (n, 2)."""
+    """Gives the probability of class 1, shape (n,) or (n, 2), or of each class, shape (n, k)."""
 
-    def predict_proba(self, features: pd.DataFrame, /) -> Any: ...  # noqa: D102  the class says it
+    def predict_proba(self, features: pd.DataFrame, /) -> Any: ...
+
+
+class Predictor(Protocol):
+    """Gives a value, shape (n,), or its quantiles, shape (n, k)."""
+
+    def predict(self, features: pd.DataFrame, /) -> Any: ...
+
+
+#: What a task with classes, and one with values, expects of a model.
+Model = Classifier | Predictor
 
 
 @dataclass(frozen=True)
 class TestData:
     """What a challenger is tested on, row by row; the index is ignored.
 
-    `features` holds the columns both models need, `label` is 0/1, `slices` categorical columns to judge separately.
+    `features` holds the columns both models need, `label` what the task knows (0/1 if binary), `slices` categorical
+    columns to judge separately.
     Raises ValueError if the lengths differ or a column name appears twice.
     """
 
@@ -90,12 +101,14 @@ class TestData:
 
 
 def validate_new_model(
-    challenger: Classifier,
-    champion: Classifier | None,
+    challenger: Model,
+    champion: Model | None,
     test_data: TestData,
     policy: GatePolicy | None = None,
     *,
-    baseline: Classifier | None = None,
+    task: Task = BINARY,
+    metrics: Sequence[str] = (),
+    baseline: Model | None = None,
     bindings: Bindings | Mapping[str, Any] | None = None,
     window: tuple[pd.Timestamp, pd.Timestamp] | None = None,
     artifact_mb: float | None = None,
@@ -106,23 +119,29 @@ def validate_new_model(
     The rule: the challenger's metric is above the champion's minus the tolerance (below plus, where lower is better),
     overall and in every slice with enough rows, and not below the floor. Without a champion only the floor counts.
 
-    Parameters: `baseline` a naive model, for the record and, where the policy says so, to be beaten; `bindings` what
+    Parameters: `task` what the models predict; `metrics` of it to record beyond those that it always shows; `baseline`
+    a naive model, for the record and, where the policy says so, to be beaten; `bindings` what
     the models and data are (kept in the verdict); `window` the test rows' first and last event time; `artifact_mb` the
     challenger's size on disk; `clock` seconds, to time predictions.
     Unusable predictions, labels or too few rows are failed checks, as is a model that raises. Raises ValueError only
-    for bindings or policies that are themselves invalid.
+    for bindings or policies that are themselves invalid, such as one on a metric that the task has not.
     """
-    policy = policy or GatePolicy()
-    labels, label_problem = _labels(test_data.label)
-    scores, problem = _scores(challenger, test_data.features)
-    champion_scores, champion_problem = (None, None) if champion is None else _scores(champion, test_data.features)
-    naive_scores = None if baseline is None else _scores(baseline, test_data.features)[0]
-    trial = _Trial(policy, labels, scores, champion_scores, champion is not None, naive_scores)
+    policy = with_metric_of(type(task), policy or GatePolicy(), "metric")
+    labels, label_problem = task.encode(test_data.label)
+    scores, problem = _scores(task, challenger, test_data.features)
+    champion_scores, champion_problem = (
+        (None, None) if champion is None else _scores(task, champion, test_data.features)
+    )
+    naive_scores = None if baseline is None else _scores(task, baseline, test_data.features)[0]
+    trial = _Trial(
+        task, policy, labels, scores, champion_scores, champion is not None, naive_scores, (policy.metric, *metrics)
+    )
     slices = trial.slices(test_data.slices)
-    latency = None if scores is None else _latency_ms(challenger, test_data.features, clock)
+    latency = None if scores is None else _latency_ms(task, challenger, test_data.features, clock)
+    advice = "test on rows whose labels are known" + (f", with {task.needs}" if task.needs else "")
     checks = (
         _enough_rows(len(test_data.label), policy),
-        _usable("labels_usable", "labels", label_problem, "test on rows whose labels are known, with both classes"),
+        _usable("labels_usable", "labels", label_problem, advice),
         _usable("challenger_predictions_usable", "challenger", problem, "mend the model or its features"),
         _usable("champion_predictions_usable", "champion", champion_problem, "roll the champion back first"),
         trial.not_worse(),
@@ -132,7 +151,7 @@ def validate_new_model(
         trial.calibrated(),
         _within("fast_enough", "median one-row latency", "ms", latency, policy.max_latency_ms),
         _within("small_enough", "artifact size", "MB", artifact_mb, policy.max_artifact_mb),
-        _no_leak(test_data.features, labels, policy.leak_bound),
+        _no_leak(task, test_data.features, labels, policy.leak_bound),
     )
     unsealed = Verdict(
         passed=all_passed(checks),
@@ -153,17 +172,19 @@ def validate_new_model(
 class _Trial:
     """Both models' scores on the same labels; None where unusable, and then nothing that needs them passes."""
 
+    task: Task
     policy: GatePolicy
     labels: Scores | None
     challenger: Scores | None
     champion: Scores | None
     has_champion: bool
     baseline: Scores | None = None
+    wanted: Sequence[str] = ()
 
     def metrics(self) -> dict[str, dict[str, float | None]]:
         sides = {"challenger": self.challenger, "champion": self.champion, "baseline": self.baseline}
         return {
-            side: {name: _finite(value) for name, value in _METRICS.all(self.labels, scores).items()}
+            side: {name: _finite(value) for name, value in self.task.figures(self.labels, scores, self.wanted).items()}
             for side, scores in sides.items()
             if self.labels is not None and scores is not None
         }
@@ -171,7 +192,7 @@ class _Trial:
     def value(self, scores: Scores | None, rows: Any = slice(None), metric: str | None = None) -> float | None:
         if self.labels is None or scores is None:
             return None
-        return _finite(_METRICS.one[metric or self.policy.metric](self.labels[rows], scores[rows]))
+        return _finite(self.task.measure(metric or self.policy.metric, self.labels[rows], scores[rows]))
 
     def not_worse(self) -> Check:
         name, metric = "not_worse_than_champion", self.policy.metric
@@ -229,11 +250,12 @@ class _Trial:
         name, limit = "calibrated", self.policy.max_calibration_error
         if limit is None:
             return Check(name=name, passed=True, detail="no limit set")
-        error = self.value(self.challenger, metric="ece")
+        metric, words = self.task.calibration
+        error = self.value(self.challenger, metric=metric)
         if error is None:
-            return Check(name=name, passed=False, limit=limit, detail=_not_computed("ece"))
+            return Check(name=name, passed=False, limit=limit, detail=_not_computed(metric))
         passed = error <= limit
-        detail = f"expected calibration error {error:.4g} has to be <= {limit:g}"
+        detail = f"{words} {error:.4g} has to be <= {limit:g}"
         if not passed:
             detail += f"; a limit of {error:.4g}, or recalibrating the model, would have flipped it"
         return Check(name=name, passed=passed, value=error, limit=limit, comparison="<=", detail=detail)
@@ -276,9 +298,9 @@ class _Trial:
             if s.judged and s.challenger is not None and s.champion is not None
         }
         if not judged:
-            return Check(
-                name=name, passed=True, detail=f"no slice with {self.policy.min_slice_rows} rows and both classes"
-            )
+            needed = f" and {self.task.needs}" if self.task.needs else ""
+            detail = f"no slice with {self.policy.min_slice_rows} rows{needed}"
+            return Check(name=name, passed=True, detail=detail)
         failed = sorted((s for s in judged if not s.passed), key=lambda s: judged[s])
         worst = min(judged.values())
         detail = f"{len(judged) - len(failed)} of {len(judged)} judged slices lose less than {-limit:g} {metric}"
@@ -311,78 +333,52 @@ def _within(name: str, what: str, unit: str, value: float | None, limit: float |
     return Check(name=name, passed=value <= limit, limit=limit, comparison="<=", detail=detail)
 
 
-def _no_leak(features: pd.DataFrame, labels: Scores | None, bound: float | None) -> Check:
+def _no_leak(task: Task, features: pd.DataFrame, labels: Scores | None, bound: float | None) -> Check:
     """Whether a numeric feature alone orders the labels, either way round, better than an honest one would."""
     if bound is None or labels is None:
         return Check(name="no_leak", passed=True, detail="no bound set" if bound is None else "no usable labels")
-    alone = {str(name): _alone(features[name], labels) for name in features.select_dtypes("number")}
+    alone = {str(name): _alone(task, features[name], labels) for name in features.select_dtypes("number")}
     suspects = sorted((name for name, value in alone.items() if value > bound), key=lambda name: -alone[name])
     worst = max(alone.values(), default=None)
-    detail = f"no feature alone has an auc above {bound:g}"
+    detail = f"no feature alone has {task.leak_scale} above {bound:g}"
     if suspects:
         named = ", ".join(f"{name} ({alone[name]:.4g})" for name in suspects[:5])
         detail = (
-            f"alone, {named} would reach an auc above {bound:g}: it may know the label; look at when its values were "
-            "known, or raise the bound if it is honest"
+            f"alone, {named} would reach {task.leak_scale} above {bound:g}: it may know the label; look at when its "
+            "values were known, or raise the bound if it is honest"
         )
     return Check(
         name="no_leak", passed=not suspects, severity="WARN", value=worst, limit=bound, comparison="<=", detail=detail
     )
 
 
-def _alone(feature: pd.Series, labels: Scores) -> float:
-    """AUC of a feature as it is or reversed, over the rows that have it; 0.5 where there is nothing to order."""
+def _alone(task: Task, feature: pd.Series, labels: Scores) -> float:
+    """What a feature alone tells of the labels, over the rows that have it."""
     known = feature.notna().to_numpy()
-    order = feature[known].rank(pct=True).to_numpy(dtype=np.float64)
-    value = auc(labels[known], order)
-    return max(value, 1 - value) if math.isfinite(value) else 0.5
+    return task.alone(feature[known], labels[known])
 
 
-def _labels(label: pd.Series) -> tuple[Scores | None, str | None]:
-    """The labels as 0.0/1.0, or None, and what is wrong with them; with one class only they are still returned."""
-    try:
-        values = label.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
-        return None, "not numbers, expected 0 and 1"
-    unknown = int(np.isnan(values).sum())
-    if unknown:
-        return None, f"{unknown} of {len(values)} are missing"
-    strange = int((~np.isin(values, (0.0, 1.0))).sum())
-    if strange:
-        return None, f"{strange} of {len(values)} are neither 0 nor 1"
-    if len(np.unique(values)) < 2:
-        return values, "only one class present" if len(values) else "no rows"
-    return values, None
-
-
-def _scores(model: Classifier, features: pd.DataFrame) -> tuple[Scores | None, str | None]:
-    """The probabilities of class 1, or None and what is wrong with them."""
+def _scores(task: Task, model: Model, features: pd.DataFrame) -> tuple[Scores | None, str | None]:
+    """The task's predictions, or None and what is wrong with them."""
     if not len(features):
         return None, "no rows to predict"
     try:
-        raw = np.asarray(model.predict_proba(features), dtype=np.float64)
+        predictions = task.predict(model, features)
+    except PredictionError as error:
+        return None, str(error)
     except Exception as error:  # whatever a model raises is a failed check, not a broken run
-        return None, f"predict_proba raised {type(error).__name__}: {error}"
-    if raw.ndim == 2 and raw.shape[1] == 2:
-        raw = raw[:, 1]
-    if raw.shape != (len(features),):
-        return None, f"predict_proba gave shape {raw.shape} for {len(features)} rows, expected (n,) or (n, 2)"
-    broken = int(np.isnan(raw).sum())
-    if broken:
-        return None, f"{broken} of {len(raw)} predictions are NaN"
-    outside = int(((raw < 0) | (raw > 1)).sum())
-    if outside:
-        return None, f"{outside} of {len(raw)} predictions are outside [0, 1]"
-    return raw, None
+        return None, f"{task.method} raised {type(error).__name__}: {error}"
+    problem = task.problem(predictions)
+    return (None, problem) if problem else (predictions, None)
 
 
-def _latency_ms(model: Classifier, features: pd.DataFrame, clock: Callable[[], float]) -> float | None:
+def _latency_ms(task: Task, model: Model, features: pd.DataFrame, clock: Callable[[], float]) -> float | None:
     row = features.iloc[:1]
     times = []
     try:
         for _ in range(_TIMED_CALLS + 1):
             start = clock()
-            model.predict_proba(row)
+            task.predict(model, row)
             times.append(clock() - start)
     except Exception:  # a model that cannot predict one row alone has no latency
         return None

@@ -1,7 +1,9 @@
-"""Quality metrics of a model's predictions, and which direction of each is better."""
+"""Quality metrics of a binary classifier's predictions, and which direction of each metric is better.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+Those of other tasks are in `metrics_classes` and `metrics_values`; `ct_assets.core.tasks` says which task has which.
+"""
+
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,9 +13,16 @@ import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 
-#: For each metric: is higher better? `prevalence` and `rows` describe the data, not the model, and have no direction.
+#: For each metric of any task: is higher better? `prevalence` and `rows` describe the data, `bias` and `coverage` are
+#: best at a value of their own: they have no direction.
 HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
-    {"auc": True, "f1": True, "logloss": False, "brier": False, "ece": False}
+    {
+        **dict.fromkeys(("auc", "f1", "average_precision", "mcc"), True),
+        **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "auc_ovr", "r2"), True),
+        **dict.fromkeys(("logloss", "brier", "ece"), False),
+        **dict.fromkeys(("mae", "rmse", "wape", "relative_bias"), False),
+        **dict.fromkeys(("pinball", "coverage_error", "interval_width"), False),
+    }
 )
 
 ECE_BINS = 15
@@ -82,6 +91,32 @@ def f1(y: Any, p: Any, threshold: float = 0.5) -> float:
     return float(2 * labels[predicted].sum() / denominator) if denominator else float("nan")
 
 
+def average_precision(y: Any, p: Any) -> float:
+    """Mean precision over the positives, each at the threshold that reaches it; ties are reached together.
+
+    Unlike `auc` it falls with the share of positives, so it tells models apart where positives are rare (Davis and
+    Goadrich 2006); a model without skill reaches about that share. NaN without a positive.
+    """
+    labels, scores = _checked(y, p)
+    if not labels.sum():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    found = np.cumsum(labels[order])[ends]
+    return float(np.sum(np.diff(found, prepend=0.0) * found / (ends + 1)) / found[-1])
+
+
+def mcc(y: Any, p: Any, threshold: float = 0.5) -> float:
+    """Correlation of label and predicted class (Matthews 1975), 1 where p >= threshold; 0 if either is constant."""
+    labels, scores = _checked(y, p)
+    if not len(labels):
+        return float("nan")
+    predicted = (scores >= threshold).astype(np.float64)
+    spread = float(labels.std() * predicted.std())
+    return float(np.mean((labels - labels.mean()) * (predicted - predicted.mean())) / spread) if spread else 0.0
+
+
 def expected_calibration_error(y: Any, p: Any, bins: int = ECE_BINS) -> float:
     """Row-weighted mean |observed rate - mean prediction| over equal-width bins.
 
@@ -115,35 +150,6 @@ def reliability_curve(y: Any, p: Any, bins: int = ECE_BINS) -> pd.DataFrame:
             "observed_rate": np.bincount(index, weights=labels, minlength=bins)[kept] / rows[kept],
         }
     )
-
-
-@dataclass(frozen=True)
-class TaskMetrics:
-    """What a kind of task measures: `all` metrics at once, or `one` by name."""
-
-    task: str
-    all: Callable[[Any, Any], dict[str, float]]
-    one: Mapping[str, Callable[[Any, Any], float]]
-
-
-_TASKS: Mapping[str, TaskMetrics] = MappingProxyType(
-    {
-        "binary": TaskMetrics(
-            task="binary",
-            all=binary_metrics,
-            one=MappingProxyType(
-                {"auc": auc, "f1": f1, "logloss": logloss, "brier": brier, "ece": expected_calibration_error}
-            ),
-        )
-    }
-)
-
-
-def metrics_for(task: str) -> TaskMetrics:
-    """The metrics of a task ("binary"). Raises ValueError for an unknown task, naming the known ones."""
-    if task not in _TASKS:
-        raise ValueError(f"no metrics for task {task!r}; known tasks: {', '.join(sorted(_TASKS))}")
-    return _TASKS[task]
 
 
 def higher_is_better(metric: str) -> bool:

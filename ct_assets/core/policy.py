@@ -22,7 +22,7 @@ class RetrainPolicy(Strict):
     schedule_days: float | None = Field(default=30.0, gt=0, description="since the last training")
     new_label_rows: int | None = Field(default=None, ge=1, description="labels that became known since then")
     drift_share: float | None = Field(default=None, gt=0, le=1, description="share of drifted columns")
-    performance_metric: str = Field(default="auc", description="what performance is measured by")
+    performance_metric: str = Field(default="auc", description="of the champion; when left out, the task's own")
     performance_drop: float | None = Field(
         default=None, gt=0, description="absolute, against the champion's evaluation"
     )

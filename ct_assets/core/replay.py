@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ct_assets.core.metrics import metrics_for
+from ct_assets.core.tasks import BINARY, Task
 
 Fit = Callable[[pd.DataFrame, pd.Series], Any]
 
@@ -21,6 +20,7 @@ def replay_schedule(
     fit: Fit,
     train_at: Sequence[pd.Timestamp],
     until: pd.Timestamp,
+    task: Task = BINARY,
 ) -> pd.DataFrame:
     """Train at each moment on what was known, predict every event until the next moment.
 
@@ -28,10 +28,10 @@ def replay_schedule(
     known, is not trained on. Each model predicts the rows with t <= `time_column` < the next moment, the last one up
     to `until`; rows before the first moment are not predicted.
 
-    Parameters: `frame` one row per event, timestamps with a time zone; `fit(features, labels)` returns an object with
-    predict_proba; `train_at` moments in any order. One moment is a static model.
-    Returns one row per predicted event in order of time, with the frame's index: time_column, label_column,
-    prediction (probability of class 1), model_as_of.
+    Parameters: `frame` one row per event, timestamps with a time zone; `fit(features, labels)` returns an object that
+    the task can ask; `train_at` moments in any order. One moment is a static model.
+    Returns one row per predicted event in order of time, with the frame's index: time_column, label_column, the task's
+    prediction columns (binary: the probability of class 1), model_as_of.
     Raises ValueError if a moment has no row to train on or lies at or after `until`, or a column is missing.
     """
     needed = [time_column, known_column, label_column, *feature_columns]
@@ -52,13 +52,13 @@ def replay_schedule(
         model = fit(features[trained], labels[trained])
         low, high = (int(ordered[time_column].searchsorted(t, side="left")) for t in (moment, end))
         part = ordered.iloc[low:high][[time_column, label_column]]
-        scores = _scores(model, features.iloc[low:high])
-        parts.append(part.assign(prediction=scores, model_as_of=moment))
+        predictions = task.frame(task.predict(model, features.iloc[low:high])).set_index(part.index)
+        parts.append(pd.concat([part, predictions], axis=1).assign(model_as_of=moment))
     return pd.concat(parts)
 
 
 def monthly_metrics(
-    predictions: pd.DataFrame, *, time_column: str, label_column: str, task: str = "binary"
+    predictions: pd.DataFrame, *, time_column: str, label_column: str, task: Task = BINARY
 ) -> pd.DataFrame:
     """Metrics by UTC calendar month of the event, of what `replay_schedule` returned.
 
@@ -66,16 +66,9 @@ def monthly_metrics(
     label is known.
     """
     months = predictions[time_column].dt.tz_convert("UTC").dt.strftime("%Y-%m")
-    measure = metrics_for(task).all
     result = {}
     for month, rows in predictions.groupby(months.to_numpy(), sort=True):
         labelled = rows[rows[label_column].notna()]
-        result[month] = {"events": float(len(rows)), **measure(labelled[label_column], labelled["prediction"])}
+        labels, shown = task.stored(labelled[label_column]), task.array(labelled)
+        result[month] = {"events": float(len(rows)), **task.figures(task.codes(labels), shown)}
     return pd.DataFrame.from_dict(result, orient="index").rename_axis("month")
-
-
-def _scores(model: Any, features: pd.DataFrame) -> np.ndarray:
-    if features.empty:
-        return np.empty(0)
-    scores = np.asarray(model.predict_proba(features), dtype=np.float64)
-    return scores[:, 1] if scores.ndim == 2 else scores

@@ -8,7 +8,7 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Annotated, Any, Literal, Self
 
-from pandas import Timedelta
+import pandas as pd
 from pydantic import (
     BeforeValidator,
     Field,
@@ -19,9 +19,9 @@ from pydantic import (
 
 from ct_assets.core.drift import DriftLimits
 from ct_assets.core.gate import GatePolicy
-from ct_assets.core.metrics import metrics_for
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.strict import Strict, unknown
+from ct_assets.core.tasks import TASKS, Task, task_of, with_metric_of
 
 
 def _duration(value: Any) -> Any:
@@ -29,7 +29,7 @@ def _duration(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return Timedelta(value).to_pytimedelta()
+        return pd.Timedelta(value).to_pytimedelta()
     except ValueError as error:
         raise ValueError(f"{value!r} is no duration; expected such as '36 hours' or '30 days'") from error
 
@@ -137,6 +137,24 @@ class EstimatorSpec(Strict):
         return estimator.set_params(**dict.fromkeys(unset, seed)) if unset and seed is not None else estimator
 
 
+class BaselineSpec(Strict):
+    """The naive model that every evaluation scores as well."""
+
+    kind: Literal["prior", "input"] = Field(
+        "prior",
+        description="`prior`: the same for every row, from the labels trained on. `input`: from one input column, such "
+        "as the last value known, or that of a season ago.",
+    )
+    column: str | None = Field(None, description="The input that `input` reads.")
+
+    @model_validator(mode="after")
+    def _names_its_column(self) -> Self:
+        if (self.kind == "input") != (self.column is not None):
+            problem = "needs a column" if self.kind == "input" else f"reads no column, but names {self.column!r}"
+            raise ValueError(f"a baseline of kind {self.kind!r} {problem}; expected `kind: input` with a `column`")
+        return self
+
+
 class ModelSpec(Strict):
     """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
 
@@ -148,7 +166,17 @@ class ModelSpec(Strict):
     tier: Literal["critical", "standard", "experimental"] = Field(
         "standard", description="How much depends on it; a tag of its assets, to filter and to alert by."
     )
-    task: Literal["binary"] = Field("binary", description="What kind of label it predicts.")
+    task: Literal["binary", "multiclass", "regression", "quantile"] = Field(
+        "binary", description="What kind of label it predicts: 0 or 1, one of `classes`, or a number."
+    )
+    classes: tuple[str, ...] = Field(
+        (),
+        validate_default=True,
+        description="Names of the classes of a multiclass task, in order; at least 2.",
+    )
+    quantiles: tuple[float, ...] = Field(
+        (), validate_default=True, description="Levels that a quantile task predicts, ascending, each in (0, 1)."
+    )
     events: EventSpec
     label: LabelSpec
     entities: tuple[str, ...] = Field(description="Join keys that the feature service needs, as columns of the events.")
@@ -161,8 +189,10 @@ class ModelSpec(Strict):
         default_factory=dict, description="Values that a caller sends with the entity keys."
     )
     metrics: tuple[str, ...] = Field(
-        ("auc", "logloss", "brier", "f1", "ece"), description="Figures that the evaluation asset shows and charts."
+        default_factory=lambda fields: TASKS[fields["task"]].shown,
+        description="Figures that the evaluation asset shows and charts; when left out, those usual for the task.",
     )
+    baseline: BaselineSpec = Field(BaselineSpec(), description="The naive model that it is compared with.")
     slices: tuple[str, ...] = Field((), description="Input columns by which the evaluation is broken down.")
     estimator: EstimatorSpec = Field(description="What is trained.")
     seed: int = Field(0, ge=0, description="For every `random_state` that the estimator's parameters leave open.")
@@ -173,17 +203,50 @@ class ModelSpec(Strict):
     evaluation_days: int = Field(7, ge=1, description="Days of newest matured labels kept from training for the gate.")
     drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
     policy: RetrainPolicy = Field(description="When it is retrained.")
-    gate: GatePolicy = Field(GatePolicy(), description="What a challenger has to hold to be promoted.")
+    gate: GatePolicy = Field(
+        GatePolicy(), validate_default=True, description="What a challenger has to hold to be promoted."
+    )
     drift: DriftLimits = Field(DriftLimits(), description="From where on a column has drifted.")
 
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, metrics: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        known = metrics_for(info.data.get("task", "binary")).one
+        known = _task(info).metrics
         for name in metrics:
             if name not in known:
                 raise ValueError(unknown("metric", name, known))
         return metrics
+
+    @field_validator("gate")
+    @classmethod
+    def _gates_on_the_task(cls, gate: GatePolicy, info: ValidationInfo) -> GatePolicy:
+        return with_metric_of(_task(info), gate, "metric")
+
+    @field_validator("policy")
+    @classmethod
+    def _watches_the_task(cls, policy: RetrainPolicy, info: ValidationInfo) -> RetrainPolicy:
+        return with_metric_of(_task(info), policy, "performance_metric")
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct_classes(cls, classes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        _only_of("multiclass", classes, info, "at least two names of classes", len(classes) >= 2)
+        folded = [name.casefold() for name in classes]
+        if twice := [name for name in classes if folded.count(name.casefold()) > 1]:
+            raise ValueError(
+                f"{twice[0]!r} is there twice; expected names that differ by more than upper and lower case"
+            )
+        if odd := [name for name in classes if not name.strip() or '"' in name or not name.isprintable()]:
+            raise ValueError(f"{odd[0]!r} is no name of a class; expected printable text without double quotes")
+        return classes
+
+    @field_validator("quantiles")
+    @classmethod
+    def _ascending_quantiles(cls, quantiles: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        _only_of("quantile", quantiles, info, "at least one level, such as [0.1, 0.5, 0.9]", len(quantiles) >= 1)
+        if not all(0 < low < high < 1 for low, high in zip((1e-9, *quantiles), (*quantiles, 1 - 1e-9), strict=True)):
+            raise ValueError(f"levels are {list(quantiles)}; expected ascending ones between 0 and 1")
+        return quantiles
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
@@ -191,13 +254,23 @@ class ModelSpec(Strict):
         for name in self.slices:
             if name not in self.inputs:
                 raise ValueError(f"slices: {unknown('input', name, self.inputs)}")
-        for where, metric in (("gate", self.gate.metric), ("policy", self.policy.performance_metric)):
-            if metric not in (known := metrics_for(self.task).one):
-                raise ValueError(f"{where}: {unknown('metric', metric, known)}")
-        if self.task == "binary" and self.label.absent not in (None, 0, 1):
-            raise ValueError(f"label: absent is {self.label.absent!r}; expected 0 or 1, as the task is binary")
+        absent = self.label.absent
+        if absent is not None and (found := task_of(self).encode(pd.Series([absent])))[0] is None:
+            raise ValueError(f"label: absent is {absent!r}: {found[1]}")
         if both := sorted(set(self.entities) & set(self.request)):
             raise ValueError(f"request: {both[0]!r} is an entity already; a caller sends it once")
+        taken = {name.casefold() for name in task_of(self).columns}
+        if both := sorted(name for name in self.inputs if name.casefold() in taken):
+            raise ValueError(f"inputs: {both[0]!r} is a column of predictions; give the input another name")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_its_baseline(self) -> Self:
+        column = self.baseline.column
+        if column is not None and column not in self.inputs:
+            raise ValueError(f"baseline: {unknown('input', column, self.inputs)}")
+        if column is not None and self.task in ("regression", "quantile") and self.inputs[column] != "numeric":
+            raise ValueError(f"baseline: input {column!r} is categorical; a {self.task} task needs a numeric one")
         return self
 
     @property
@@ -209,3 +282,17 @@ class ModelSpec(Strict):
     def categorical(self) -> list[str]:
         """The input columns that hold categories."""
         return [name for name, kind in self.inputs.items() if kind == "categorical"]
+
+
+def _task(info: ValidationInfo) -> type[Task]:
+    """The kind of task of a spec that is being read; that of the default while its own is wrong."""
+    return TASKS[info.data.get("task", "binary")]
+
+
+def _only_of(task: str, given: tuple[Any, ...], info: ValidationInfo, expected: str, enough: bool) -> None:
+    """Refuse what belongs to another kind of task, and too little of what belongs to this one."""
+    mine = info.data.get("task")
+    if mine == task and not enough:
+        raise ValueError(f"a {task} task has {list(given) or 'none'}; expected {expected}")
+    if mine is not None and mine != task and given:
+        raise ValueError(f"a {mine} task has none; expected them with `task: {task}` only")

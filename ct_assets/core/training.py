@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
@@ -15,9 +17,7 @@ from ct_assets.core.artifact import artifact_digest, dump_model
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.profile import Profile, bin_edges, profile
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
-
-PREDICTION = "prediction"
-LABEL = "label"
+from ct_assets.core.tasks import LABEL, Task, task_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def train(
         estimator: Another estimator than the spec's.
 
     Raises:
-        ValueError: There are no examples, or of one class only.
+        ValueError: There are no examples, or of one class only, or the estimator does not predict what the task needs.
         ArtifactError: The fitted model contains a type that nobody has reviewed.
     """
     if examples.empty:
@@ -60,24 +60,28 @@ def train(
             f"there is nothing to train {spec.name} on: all {len(holdout)} matured examples are of the newest "
             f"{spec.evaluation_days} days, which the gate judges on; wait for more labels, or lower `evaluation_days`"
         )
-    if examples["label"].nunique() < 2:
+    task = task_of(spec)
+    if examples["label"].nunique() < task.fewest_values:
         raise ValueError(
-            f"the {len(examples)} training examples of {spec.name} have one class only; expected both: "
+            f"the {len(examples)} training examples of {spec.name} have one class only; expected {task.needs}: "
             "widen the training window or check the label's SQL"
         )
-    model = (estimator or spec.estimator).build(spec.seed)
+    chosen = estimator or spec.estimator
+    model = task.prepare(chosen.build(spec.seed))
     inputs = model_inputs(spec, examples)
     with limited(spec.threads):
         started = time.perf_counter()
         # An estimator that wraps another may hand back the wrapped one, so what counts is what `fit` returns.
-        model = model.fit(inputs, examples["label"].to_numpy())
+        model = model.fit(inputs, task.targets(examples["label"]))
         seconds = time.perf_counter() - started
+        if not hasattr(model, task.method):
+            raise ValueError(f"{chosen.path} has no {task.method}, which a {task.name} task needs; choose another one")
         predictions = predict(spec, model, holdout)
     payload = dump_model(model, spec.trusted_types)
     return Trained(
         payload=payload,
         digest=artifact_digest(payload),
-        reference=_reference(inputs, examples["label"], predictions),
+        reference=_reference(task, inputs, examples["label"], predictions),
         seconds=seconds,
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
@@ -97,17 +101,20 @@ def _libraries(_modules: int) -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def predict(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> pd.Series:
-    """Probability of the positive class for each row of `frame`."""
+def predict(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """The task's prediction for each row of `frame`, such as the probability of class 1: shape (n,) or (n, k).
+
+    Raises:
+        PredictionError: The model gives another shape than its task asks for.
+    """
     with limited(spec.threads):
-        scores = model.predict_proba(model_inputs(spec, frame))[:, 1] if len(frame) else []
-    return pd.Series(scores, dtype="float64")
+        return task_of(spec).predict(model, model_inputs(spec, frame))
 
 
-def _reference(inputs: pd.DataFrame, labels: pd.Series, predictions: pd.Series) -> Profile:
-    observed = inputs.assign(**{LABEL: labels.astype("float64").to_numpy()})
+def _reference(task: Task, inputs: pd.DataFrame, labels: pd.Series, predictions: npt.NDArray[np.float64]) -> Profile:
+    observed = inputs.assign(**{LABEL: task.watched_label(labels).to_numpy()})
     edges = bin_edges(observed)
     whole = profile(observed, edges)
-    scores = predictions.to_frame(PREDICTION)
+    scores = task.frame(predictions)[task.watched]
     predicted = profile(scores, bin_edges(scores))
     return Profile(whole.rows, {**whole.columns, **predicted.columns}, whole.cap)

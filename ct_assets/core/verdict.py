@@ -14,8 +14,8 @@ from ct_assets.core.strict import Strict
 
 CHECKS = {
     "enough_rows": "The gate judges on enough labelled rows.",
-    "labels_usable": "Every label is one that the task knows, and both classes occur.",
-    "challenger_predictions_usable": "The challenger predicts a number in range for every row.",
+    "labels_usable": "Every label is one that the task knows, and of classes more than one occurs.",
+    "challenger_predictions_usable": "The challenger predicts what its task asks for, in range, for every row.",
     "champion_predictions_usable": "The champion does so too, or there is none yet.",
     "not_worse_than_champion": "The metric is above the champion's minus the tolerance, on the same rows.",
     "above_floor": "The metric is not below the absolute floor, whatever the champion's is.",
@@ -40,7 +40,7 @@ class VerdictError(ValueError):
 class GatePolicy(Strict):
     """What a challenger has to show. A limit that is None is not checked."""
 
-    metric: str = Field(default="auc", description="auc, f1, logloss, brier or ece")
+    metric: str = Field(default="auc", description="a metric of the model's task; when left out, the task's own")
     tolerance: float = Field(default=0.002, ge=0, description="how much worse than the champion is still accepted")
     floor: float | None = Field(default=None, description="worst acceptable value of the metric")
     beat_baseline: bool = Field(default=False, description="whether the metric has to be better than the baseline's")
@@ -49,10 +49,14 @@ class GatePolicy(Strict):
     max_latency_ms: float | None = Field(default=None, gt=0, description="median of a one-row prediction")
     max_artifact_mb: float | None = Field(default=None, gt=0, description="size of the stored model")
     max_calibration_error: float | None = Field(
-        default=None, gt=0, description="expected calibration error (ece) on the test rows"
+        default=None, gt=0, description="of the task's calibration figure, such as the expected calibration error"
     )
     leak_bound: float | None = Field(
-        default=0.95, gt=0.5, le=1, description="auc of one numeric feature alone, above which it may know the label"
+        default=0.95,
+        gt=0.5,
+        le=1,
+        description="auc of one numeric feature alone, above which it may know the label; (1 + rank "
+        "correlation) / 2 for numeric labels",
     )
     min_rows: int = Field(default=1000, ge=1, description="labelled test rows needed for a verdict")
 

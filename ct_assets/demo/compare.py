@@ -11,7 +11,8 @@ import pandas as pd
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.replay import monthly_metrics, replay_schedule
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.training import PREDICTION, limited
+from ct_assets.core.tasks import PREDICTION, task_of
+from ct_assets.core.training import limited
 from ct_assets.demo.driving import be_a_child
 
 METRICS = ("auc", "logloss")
@@ -91,6 +92,7 @@ class Comparison:
                 rows.drop(columns="label").join(known, how="inner"),
                 time_column="event_timestamp",
                 label_column="label",
+                task=task_of(self.spec),
             )
             for arm, rows in arms.items()
         }
@@ -101,8 +103,10 @@ class Comparison:
 
 
 def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
+    task = task_of(spec)
+
     def fit(features: pd.DataFrame, labels: pd.Series) -> Any:
-        return spec.estimator.build(spec.seed).fit(model_inputs(spec, features), labels.to_numpy())
+        return task.prepare(spec.estimator.build(spec.seed)).fit(model_inputs(spec, features), task.targets(labels))
 
     with limited(spec.threads):
         return replay_schedule(
@@ -114,6 +118,7 @@ def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timesta
             fit=fit,
             train_at=[moment],
             until=until,
+            task=task,
         )
 
 

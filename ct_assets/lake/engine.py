@@ -55,6 +55,11 @@ def fetch(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[s
     return connection.execute(sql, dict(parameters or {})).to_arrow_table()
 
 
+def quoted(identifier: str) -> str:
+    """A name as a quoted SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
 @cache
 def _database(threads: int, memory_limit: str | None, spill: str | None) -> duckdb.DuckDBPyConnection:
     # DuckDB numbers the files it spills, so no two processes may share the folder.

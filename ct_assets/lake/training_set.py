@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import Task, task_of
 from ct_assets.lake.dataset import to_parquet
 from ct_assets.lake.examples import (
     DAY,
@@ -60,7 +62,7 @@ class TrainingSet:
         split_at: Examples from here on are kept for the gate, not trained on.
         train_rows: Examples to train on.
         holdout_rows: Examples kept for the gate.
-        positives: Positive labels among the examples to train on.
+        positives: Positive labels among the examples to train on; None if the task is not binary.
         feature_service: Where the features came from.
         feature_versions: Its views with the digests of their definitions.
         unlabelled: Mature events that no label had come for, which are left out.
@@ -74,7 +76,7 @@ class TrainingSet:
     split_at: str
     train_rows: int
     holdout_rows: int
-    positives: int
+    positives: int | None
     feature_service: str
     feature_versions: dict[str, str]
     unlabelled: int = 0
@@ -101,7 +103,7 @@ def build_training_set(
         features: Definitions of the service's views.
 
     Raises:
-        ValueError: No example has matured yet.
+        ValueError: No example has matured yet, or a label is none that the task knows.
     """
     examples, without = _labelled(lake, store, spec, as_of, first, features.digest)
     if examples.empty:
@@ -116,7 +118,8 @@ def build_training_set(
         keys, split_by, split_at = [*keys, MATURES], MATURES, as_of - spec.evaluation_days * DAY
     else:
         split_by, split_at = "event_timestamp", matured_before(spec, as_of) - spec.evaluation_days * DAY
-    frame = pd.concat([examples[keys], inputs, examples["label"].astype("int8")], axis=1)
+    task = task_of(spec)
+    frame = pd.concat([examples[keys], inputs, task.stored(examples["label"])], axis=1)
     payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
     train = frame[split_by] < split_at
     snapshot = TrainingSet(
@@ -126,7 +129,7 @@ def build_training_set(
         split_at=split_at.isoformat(),
         train_rows=int(train.sum()),
         holdout_rows=int((~train).sum()),
-        positives=int(frame.loc[train, "label"].sum()),
+        positives=_positives(task, frame.loc[train, "label"]),
         feature_service=spec.feature_service,
         feature_versions=features.views,
         unlabelled=without if spec.label.absent is None else 0,
@@ -156,6 +159,10 @@ def _labelled(
     if spec.label.absent is None:
         return examples[~missing].reset_index(drop=True), int(missing.sum())
     return examples.assign(label=examples["label"].where(~missing, spec.label.absent)), int(missing.sum())
+
+
+def _positives(task: Task, label: pd.Series) -> int | None:
+    return int(label.sum()) if task.name == "binary" else None
 
 
 def _examples(
@@ -198,11 +205,17 @@ def load_training_set(lake: Lake, digest: str) -> TrainingSet:
     return TrainingSet(**json.loads((_folder(lake, digest) / "manifest.json").read_text()))
 
 
-def read_examples(lake: Lake, snapshot: TrainingSet, part: Literal["train", "holdout"]) -> pd.DataFrame:
-    """Rows of a snapshot, ordered by the moment of prediction; the holdout is what has matured last."""
+def read_examples(
+    lake: Lake, snapshot: TrainingSet, part: Literal["train", "holdout"], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Rows of a snapshot, ordered by the moment of prediction; all columns unless some are named.
+
+    The holdout is what has matured last.
+    """
     split_at = pd.Timestamp(snapshot.split_at)
     bound = (snapshot.split_by, "<" if part == "train" else ">=", split_at)
-    return pq.read_table(_folder(lake, snapshot.digest) / "data.parquet", filters=[bound]).to_pandas()
+    path = _folder(lake, snapshot.digest) / "data.parquet"
+    return pq.read_table(path, columns=columns and list(columns), filters=[bound]).to_pandas()
 
 
 def _folder(lake: Lake, digest: str) -> Path:

@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from ct_assets.core.baselines import Prior
+from ct_assets.core.baselines import fit_baseline
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.core.verdict import CHECK_NAMES, CHECKS, Verdict
 from ct_assets.lake.examples import INSTANT, partition_of
@@ -78,6 +79,8 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
     if champion and champion.version == challenger.version:
         # Judged again after its promotion, it meets the one that it met then.
         champion = releases.champion_at(as_of - INSTANT)
+    task, column = task_of(spec), spec.baseline.column
+    naive_examples = read_examples(lake.lake(), snapshot, "train", ["label", *([column] if column else [])])
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
     reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
     verdict = validate_new_model(
@@ -85,7 +88,9 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
         reigning,
         TestData(holdout[spec.columns], holdout["label"], holdout[list(spec.slices)] if spec.slices else None),
         spec.gate,
-        baseline=Prior(snapshot.positives / snapshot.train_rows),
+        task=task,
+        metrics=(*spec.metrics, spec.policy.performance_metric),
+        baseline=fit_baseline(task, spec.baseline, spec.gate.metric, naive_examples),
         bindings=Bindings(
             model={"name": spec.name, "version": challenger.version},
             artifact_digest=challenger.tags["artifact_digest"],
@@ -125,8 +130,10 @@ class _Scorer:
         self.spec = spec
         self.model = model
 
-    def predict_proba(self, features: pd.DataFrame, /) -> Any:
-        return predict(self.spec, self.model, features).to_numpy()
+    def predict(self, features: pd.DataFrame, /) -> Any:
+        return predict(self.spec, self.model, features)
+
+    predict_proba = predict
 
 
 def _record_verdict(lake: LakeResource, spec: ModelSpec, version: str, verdict: Verdict, as_of: pd.Timestamp) -> None:

@@ -11,10 +11,10 @@ import pandas as pd
 import pyarrow as pa
 
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.metrics import metrics_for
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.training import PREDICTION, predict
+from ct_assets.core.tasks import task_of
+from ct_assets.core.training import predict
 from ct_assets.lake.contract import Domain
 from ct_assets.lake.examples import DAY, INSTANT, MATURES, read_events, with_features
 from ct_assets.lake.lake import Lake
@@ -95,14 +95,15 @@ def score_day(
     if spec.label.reach is None:
         keys[MATURES] = events[MATURES]
     frame = pd.concat([keys, model_inputs(spec, events)], axis=1)
-    if champion is None:
-        frame[PREDICTION] = pd.Series(dtype="float64")
-    else:
-        frame[PREDICTION] = predict(spec, releases.load(champion, spec), frame)
+    task = task_of(spec)
+    predictions = predict(spec, releases.load(champion, spec), frame) if champion else task.unknown(len(frame))
+    frame = pd.concat([frame, task.frame(predictions).set_index(frame.index)], axis=1)
     frame["model_version"] = pd.Series([champion.version if champion else None] * len(frame), dtype="object")
     frame[FEATURES_DIGEST] = versions_digest(service_versions(store, spec.feature_service))
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
-    schema = schema.set(schema.get_field_index("model_version"), pa.field("model_version", pa.string()))
+    for name in ("model_version", *task.text_columns):
+        # A day without a champion has no value to tell the type of the column from.
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.string()))
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None
 
 
@@ -111,6 +112,9 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
 
     Only events old enough to have their label count: fast labels alone would paint a rosy picture. What they say so far
     is `provisional`: it is shown, and nothing is decided by it.
+
+    Raises:
+        ValueError: A label is none that the task knows.
     """
     as_of, policy = end_of(partition), spec.policy
     champion = releases.champion_at(as_of - INSTANT)
@@ -138,12 +142,15 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
 
 
 def _figures(spec: ModelSpec, rows: pd.DataFrame) -> dict[str, Any]:
-    measure = metrics_for(spec.task).one[spec.policy.performance_metric]
-    now = measure(rows["label"], rows[PREDICTION]) if len(rows) else None
+    task = task_of(spec)
+    labels = task.codes(task.stored(rows["label"]))
+    now = task.measure(spec.policy.performance_metric, labels, task.array(rows)) if len(rows) else math.nan
+    described = task.describe(labels) if len(rows) else {}
     return {
-        "now": None if now is None or math.isnan(now) else now,
+        "now": None if math.isnan(now) else now,
         "rows": len(rows),
-        "label_rate": float(rows["label"].mean()) if len(rows) else None,
+        "label_rate": described.get("prevalence"),
+        **{name: value for name, value in described.items() if name == "mean_label"},
     }
 
 

@@ -13,8 +13,9 @@ from ct_assets.core.metrics import advantage
 from ct_assets.core.policy import Decision, Evidence, decide
 from ct_assets.core.profile import NumericColumn, profile
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.training import LABEL, PREDICTION
+from ct_assets.core.tasks import LABEL, task_of
 from ct_assets.lake.contract import Domain
+from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import DAY, INSTANT, partition_of
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
@@ -171,13 +172,15 @@ def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str
     reference = releases.reference(champion)
     edges = {name: list(c.edges) for name, c in reference.columns.items() if isinstance(c, NumericColumn)}
     window = Window(day_before(partition, spec.drift_window_days - 1), partition)
-    columns = ", ".join(f'"{c}"' for c in [*spec.inputs, PREDICTION])
+    predicted = task_of(spec).watched
+    columns = ", ".join(map(quoted, [*spec.inputs, *predicted]))
     name = f"{spec.name}/scored"
     scored = lake.query(f'SELECT {columns} FROM "{name}"', {name: window}, as_of).to_pandas()
     current = profile(scored, {k: v for k, v in edges.items() if k in scored})
     labels = _labels_of_window(lake, spec, partition)
-    observed = profile(labels, {LABEL: edges[LABEL]}) if LABEL in edges and len(labels) else None
-    kept = {k: c for k, c in current.columns.items() if k != PREDICTION or scored[PREDICTION].notna().any()}
+    bins = {LABEL: edges[LABEL]} if LABEL in edges else {}
+    observed = profile(labels, bins) if LABEL in reference.columns and len(labels) else None
+    kept = {k: c for k, c in current.columns.items() if k not in predicted or scored[k].notna().any()}
     if observed:
         kept |= observed.columns
     known = {k: c for k, c in reference.columns.items() if k in kept}
@@ -191,7 +194,7 @@ def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str
 def _labels_of_window(lake: Lake, spec: ModelSpec, partition: str) -> pd.DataFrame:
     as_of = end_of(partition)
     rows = read_outcomes(lake, spec, as_of, as_of - spec.drift_window_days * DAY, as_of)
-    return rows[["label"]].rename(columns={"label": LABEL}).astype("float64")
+    return task_of(spec).watched_label(rows["label"]).to_frame(LABEL)
 
 
 def _drift_metadata(report: DriftReport | None) -> dict[str, Any]:

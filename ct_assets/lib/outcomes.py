@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.training import PREDICTION
+from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
+from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import (
     DAY,
     INSTANT,
@@ -89,7 +90,7 @@ def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
         joined, counted = _revised(spec, joined, counted, partition)
     new = _not_counted(id_column, joined, counted)
     first = ~(new[id_column].isin(counted.loc[counted["first"], id_column]) | new[id_column].duplicated())
-    return Outcomes(_table(new[first]), _table(new[~first]))
+    return Outcomes(_table(spec, new[first]), _table(spec, new[~first]))
 
 
 def _revised_days(spec: ModelSpec) -> int:
@@ -118,7 +119,8 @@ def _days(start: pd.Timestamp, last: str, reach: timedelta | None) -> Window:
 def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) -> pd.DataFrame:
     """Scored events that mature from `since` on."""
     own = [MATURES] if spec.label.reach is None else []
-    columns = ", ".join([spec.events.id_column, "event_timestamp", PREDICTION, "model_version", *spec.slices, *own])
+    predicted = map(quoted, task_of(spec).columns)
+    columns = ", ".join([spec.events.id_column, "event_timestamp", *predicted, "model_version", *spec.slices, *own])
     name, window = f"{spec.name}/scored", _days(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
     return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()
@@ -195,11 +197,12 @@ def _not_counted(id_column: str, joined: pd.DataFrame, counted: pd.DataFrame) ->
     return joined.loc[both.loc[(both["row"] >= 0) & changed & ~same_moment, "row"].sort_values()]
 
 
-def _table(frame: pd.DataFrame) -> pa.Table:
+def _table(spec: ModelSpec, frame: pd.DataFrame) -> pa.Table:
     """As it is stored; a day without rows, or without a champion, has no values to tell the types from."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     moment = pa.timestamp("us", tz="UTC")
-    types = {"known_at": moment, "event_timestamp": moment, MATURES: moment, "model_version": pa.string()}
+    types = {"known_at": moment, "event_timestamp": moment, MATURES: moment}
+    types |= dict.fromkeys(["model_version", *task_of(spec).text_columns], pa.string())
     for name in types.keys() & set(table.column_names):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(types[name]))
     return table

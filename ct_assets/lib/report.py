@@ -12,18 +12,31 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ct_assets.core.baselines import in_words
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.metrics import HIGHER_IS_BETTER, advantage, higher_is_better, metrics_for
+from ct_assets.core.metrics import HIGHER_IS_BETTER, advantage, higher_is_better
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import Multiclass, Quantile, Regression, Task, task_of
 from ct_assets.core.training import predict
 from ct_assets.core.verdict import Check, SliceResult, Verdict
 from ct_assets.lib import plots as draw
+from ct_assets.lib import plots_classes as draw_classes
+from ct_assets.lib import plots_values as draw_values
 
-#: Title and meaning of each plot, in the order of the page.
+#: Title and meaning of each plot, in the order of the page; which of them there are depends on the task.
 _FIGURES = {
     "calibration": ("Calibration", "On the dashed line, predictions mean what they say. Bars: 95 % intervals."),
+    "coverage": (
+        "Coverage",
+        "On the dashed line, quantiles hold the labels that they say. Bars: 95 % intervals.",
+    ),
+    "values": ("Labels and predictions", "On the dashed line, predictions are right. Darker: more rows."),
+    "residuals": ("Errors", "The narrower around 0, the better; all to one side of it is a bias."),
+    "widths": ("Width of the interval", "The narrower, the more the model tells, if coverage holds."),
     "scores": ("Scores by label", "The less the two areas overlap, the better the model separates the labels."),
+    "confusion": ("Confusion", "Of the rows of each label, the share that each class is the most likely for."),
+    "classes": ("Classes", "Right when it says so (precision), found when it is so (recall), and both (F1)."),
     "slices": ("Slices", "From the worst on, those with enough rows if there are any; all are in the table."),
     "importance": ("Permutation importance", "Each input shuffled once, on a sample of the holdout rows."),
 }
@@ -46,9 +59,9 @@ class ReportData:
         version: The challenger's version.
         champion_version: The champion it was compared with, or None.
         verdict: The gate's outcome.
-        label: 0/1 of the holdout rows, shape (n,).
-        challenger: Its scores on the same rows, shape (n,).
-        champion: The champion's scores on the same rows, or None.
+        label: Labels of the holdout rows, shape (n,).
+        challenger: Its predictions on the same rows, as the task shapes them: shape (n,) or (n, k).
+        champion: The champion's predictions on the same rows, or None.
         importance: Input column -> loss of the gate's metric when the column is permuted.
         drift: The newest report against the old champion, or None.
         facts: Name -> text: training set digest, rows, as_of and the like; times in UTC.
@@ -60,8 +73,8 @@ class ReportData:
     champion_version: str | None
     verdict: Verdict
     label: pd.Series
-    challenger: pd.Series
-    champion: pd.Series | None
+    challenger: draw.Prediction
+    champion: draw.Prediction | None
     importance: dict[str, float]
     drift: DriftReport | None
     facts: dict[str, str]
@@ -69,18 +82,40 @@ class ReportData:
 
 
 def plots(data: ReportData) -> dict[str, bytes]:
-    """PNG bytes of "calibration", "scores", "slices" and "importance"; one without data says so in words."""
+    """PNG bytes of those of `_FIGURES` that the task has, by name; one without data says so in words."""
     metric = data.verdict.policy.metric
     slices = worst_first(data.verdict)
     # The metric of a handful of rows is anywhere between its extremes and would stretch the axis to them.
     large = [row for row in slices if row.rows >= data.verdict.policy.min_slice_rows]
     overall = data.verdict.metrics.get("challenger", {}).get(metric)
     return {
-        "calibration": draw.calibration(data.label, data.challenger, data.champion),
-        "scores": draw.scores(data.label, data.challenger, data.champion),
+        **_plots_of(task_of(data.spec), data),
         "slices": draw.slices(large or slices, metric, overall),
         "importance": draw.importance(data.importance, metric),
     }
+
+
+def _plots_of(task: Task, data: ReportData) -> dict[str, bytes]:
+    """The plots that only this kind of task has."""
+    label, mine, theirs = data.label, data.challenger, data.champion
+    match task:
+        case Multiclass():
+            return {
+                "calibration": draw_classes.calibration(task, label, mine, theirs),
+                "confusion": draw_classes.confusions(task, label, mine),
+                "classes": draw_classes.classes(task, label, mine, theirs),
+            }
+        case Regression():
+            return {
+                "values": draw_values.values(task, label, mine),
+                "residuals": draw_values.residuals(task, label, mine, theirs),
+            }
+        case Quantile():
+            return {
+                "coverage": draw_values.coverage(task, label, mine, theirs),
+                "widths": draw_values.widths(task, label, mine, theirs),
+            }
+    return {"calibration": draw.calibration(label, mine, theirs), "scores": draw.scores(label, mine, theirs)}
 
 
 def render(data: ReportData, images: dict[str, bytes]) -> str:
@@ -99,7 +134,9 @@ def render(data: ReportData, images: dict[str, bytes]) -> str:
         champion_version=data.champion_version,
         verdict=verdict,
         metric=verdict.policy.metric,
-        prevalence=verdict.metrics.get("challenger", {}).get("prevalence"),
+        labels=_labels(data),
+        needs=task_of(data.spec).needs,
+        naive_told=in_words(data.spec.baseline, task_of(data.spec)),
         summary=_summary(data),
         reasons=_reasons(verdict, "ERROR"),
         warnings=_reasons(verdict, "WARN"),
@@ -130,9 +167,9 @@ def permutation_importance(
 
     Args:
         spec: The model; its inputs are the columns permuted.
-        model: Anything with `predict_proba`; what it raises is raised.
+        model: Anything that the task can ask; what it raises is raised.
         frame: Rows with at least the model's columns, shape (n, ...).
-        label: 0/1 by row, shape (n,); the index is ignored.
+        label: Labels by row, shape (n,); the index is ignored.
         metric: A metric with a direction, such as "auc".
         seed: Of the sample of rows and of the shuffles.
         rows: At most so many rows are used.
@@ -151,17 +188,17 @@ def permutation_importance(
     picked = np.arange(len(frame))
     if len(frame) > rows:
         picked = np.sort(np.random.default_rng(seed).choice(len(frame), rows, replace=False))
-    inputs, labels = model_inputs(spec, frame.iloc[picked]), label.iloc[picked]
-    baseline = _value(spec, metric, labels, predict(spec, model, inputs))
+    task, inputs, labels = task_of(spec), model_inputs(spec, frame.iloc[picked]), label.iloc[picked]
+    baseline = _value(task, metric, labels, predict(spec, model, inputs))
     if not math.isfinite(baseline):
         return {}
     result: dict[str, float] = {}
     together = max(1, _ROWS_PER_CALL // len(inputs))
     for start in range(0, len(spec.columns), together):
         names = spec.columns[start : start + together]
-        scores = predict(spec, model, _permuted_copies(inputs, names, seed)).to_numpy()
+        scores = predict(spec, model, _permuted_copies(inputs, names, seed))
         for name, part in zip(names, np.split(scores, len(names)), strict=True):
-            result[name] = advantage(metric, baseline, _value(spec, metric, labels, pd.Series(part)))
+            result[name] = advantage(metric, baseline, _value(task, metric, labels, part))
     return result if all(map(math.isfinite, result.values())) else {}
 
 
@@ -190,9 +227,16 @@ def _permuted_copies(inputs: pd.DataFrame, names: Sequence[str], seed: int) -> p
     return pd.DataFrame(columns)
 
 
-def _value(spec: ModelSpec, metric: str, label: pd.Series, score: pd.Series) -> float:
-    labels, scores = draw.usable(label, score)
-    return metrics_for(spec.task).one[metric](labels, scores) if len(labels) == len(label) > 0 else math.nan
+def _value(task: Task, metric: str, label: pd.Series, predictions: draw.Prediction) -> float:
+    labels, found = task.usable(label, predictions)
+    return task.measure(metric, labels, found) if len(labels) == len(label) > 0 else math.nan
+
+
+def _labels(data: ReportData) -> str | None:
+    """What the labels are like; None where they, or the predictions, are of no use."""
+    task = task_of(data.spec)
+    labels, _ = task.encode(data.label)
+    return task.told(labels) if labels is not None and len(labels) and data.verdict.metrics.get("challenger") else None
 
 
 def _summary(data: ReportData) -> str:
@@ -244,9 +288,8 @@ def _margins(verdict: Verdict) -> list[str]:
 
 
 def _metric_names(data: ReportData) -> list[str]:
-    """The gate's metric first, then the spec's; all that have a direction."""
-    names = dict.fromkeys((data.verdict.policy.metric, *data.spec.metrics))
-    return [name for name in names if name in HIGHER_IS_BETTER]
+    """The gate's metric first, then the spec's."""
+    return list(dict.fromkeys((data.verdict.policy.metric, *data.spec.metrics)))
 
 
 def _check_row(check: Check, verdict: Verdict) -> dict[str, Any]:
@@ -292,15 +335,20 @@ def _state(gain: float) -> str:
 
 
 def _change(value: float | None, other: float | None, metric: str) -> tuple[str, str]:
-    """`value - other` as text, and whether that is better, worse or the same; ("–", "") where there is nothing."""
+    """`value - other` as text, and whether that is better, worse, the same, or nothing of these if undirected.
+
+    ("–", "") where there is nothing.
+    """
     if value is None or other is None:
         return "–", ""
+    if metric not in HIGHER_IS_BETTER:
+        return f"{value - other:+.4f}".replace("-", "−"), ""
     state = _state(advantage(metric, value, other))
     return "0.0000" if state == "same" else f"{value - other:+.4f}".replace("-", "−"), state
 
 
 def _fixed(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _number(value: float | None) -> str:

@@ -24,12 +24,12 @@ from ct_assets.serving.metrics import Metrics
 from ct_assets.serving.schemas import (
     InstanceError,
     ModelStatus,
-    Prediction,
     PredictRequest,
     PredictResponse,
     RefusedRelease,
     ServedBy,
     ServedRelease,
+    answers,
     parse_instances,
     parse_moment,
 )
@@ -78,7 +78,7 @@ def create_app(
 def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> None:
     @app.post(f"{_PREFIX}{{name}}{_VERB}")
     def predict(name: str, body: PredictRequest) -> PredictResponse:
-        """Score up to 1000 instances with the champion."""
+        """Predict for up to 1000 instances with the champion; the answers' fields are those of the model's task."""
         _known(champions, name)
         # The one look at what serves: a swap during this request does not concern it.
         live = champions.live(name)
@@ -87,19 +87,17 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
         try:
             given = parse_instances(live.spec, live.features.key_types, body.instances)
             at = datetime.now(UTC) if body.at is None else parse_moment(body.at, "at")
-            scores, features = live.predict(given, at)
+            predictions, features = live.predict(given, at)
         except (InstanceError, OnDemandError) as error:
             raise HTTPException(422, f"{name}: {error}") from error
-        metrics.predictions.labels(name).inc(len(scores))
+        metrics.predictions.labels(name).inc(len(predictions))
         for (view, reason), rows in features.absent.items():
             metrics.absent.labels(name, view, reason).inc(rows)
         return PredictResponse(
             model=name,
             version=live.release.version,
             release=ServedBy(artifact_digest=live.release.artifact_digest, verdict=live.release.verdict),
-            predictions=[
-                Prediction(score=score, features_at=times) for score, times in zip(scores, features.times, strict=True)
-            ],
+            predictions=answers(live.task, predictions, features.times),
         )
 
     @app.get(f"{_PREFIX}{{name}}")

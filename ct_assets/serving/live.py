@@ -3,15 +3,18 @@
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
 from ct_assets.core.artifact import ArtifactError
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import Task, task_of
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.resources.feast import service_versions
 from ct_assets.serving.features import FeatureReader, Features
@@ -43,15 +46,20 @@ class Live:
     libraries: ThreadpoolController
     loaded_at: datetime
 
-    def predict(self, given: Columns, at: datetime) -> tuple[list[float], Features]:
-        """Score some instances.
+    @cached_property
+    def task(self) -> Task:
+        """What it predicts."""
+        return task_of(self.spec)
+
+    def predict(self, given: Columns, at: datetime) -> tuple[npt.NDArray[np.float64], Features]:
+        """Predict for some instances.
 
         Args:
             given: Entity keys and request values, one list a column.
             at: Moment that freshness is judged against.
 
         Returns:
-            The probability of the positive class for each instance, and the features behind it.
+            The task's prediction for each instance, and the features behind it.
 
         Raises:
             OnDemandError: An on-demand view failed on the request values.
@@ -59,7 +67,7 @@ class Live:
         self._limit_threads()
         features = self.features.read(given, at)
         inputs = model_inputs(self.spec, self._frame(features.columns))
-        return self.model.predict_proba(inputs)[:, 1].tolist(), features
+        return self.task.predict(self.model, inputs), features
 
     def _frame(self, columns: Columns) -> pd.DataFrame:
         moments = [name for name, kind in self.spec.request.items() if kind == "timestamp" and name in self.spec.inputs]
@@ -119,14 +127,15 @@ def _try(live: Live) -> None:
     given: Columns = {key: [None] for key in live.spec.entities}
     given |= {key: [now if kind == "timestamp" else None] for key, kind in live.spec.request.items()}
     try:
-        score = live.predict(given, now)[0][0]
+        predictions, _ = live.predict(given, now)
     except Exception as error:
         raise ArtifactError(
-            f"version {live.release.version} of {live.spec.name} cannot predict for an instance without known features "
-            f"({type(error).__name__}: {error}); expected a score: mend the estimator or the features and train again"
+            f"version {live.release.version} of {live.spec.name} cannot predict for an instance without known "
+            f"features ({type(error).__name__}: {error}); expected a prediction: mend the estimator or "
+            "the features and train again"
         ) from error
-    if not (np.isfinite(score) and 0 <= score <= 1):
+    if problem := live.task.problem(predictions):
         raise ArtifactError(
-            f"version {live.release.version} of {live.spec.name} predicts {score}; expected a probability: train it "
-            "again"
+            f"version {live.release.version} of {live.spec.name} cannot serve its {live.task.name} task: for an "
+            f"instance without known features, {problem}; train it again"
         )

@@ -1,13 +1,16 @@
 """What goes over the wire: request and response bodies, and the checks on the instances of a request."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import Multiclass, Quantile, Regression, Task
 
 MAX_INSTANCES = 1000
 
@@ -38,17 +41,46 @@ class ServedBy(BaseModel):
     verdict: str
 
 
-class Prediction(BaseModel):
-    """Answer for one instance."""
+class Answer(BaseModel):
+    """What answers of every task have."""
 
-    score: float = Field(description="Probability of the positive class.")
     features_at: dict[str, str | None] = Field(
         description="Event time of the row that each feature view gave; null where it was missing or expired."
     )
 
 
+class BinaryAnswer(Answer):
+    """Answer of a binary task for one instance."""
+
+    score: float = Field(description="Probability of the positive class.")
+
+
+class ClassAnswer(Answer):
+    """Answer of a multiclass task for one instance."""
+
+    likeliest: str = Field(serialization_alias="class", description="The most likely class.")
+    probabilities: dict[str, float] = Field(description="Probability of each class, in the model's order.")
+
+
+class ValueAnswer(Answer):
+    """Answer of a regression for one instance."""
+
+    value: float = Field(description="The predicted value.")
+
+
+class QuantileAnswer(Answer):
+    """Answer of a quantile regression for one instance."""
+
+    value: float = Field(description="The quantile nearest to the median.")
+    quantiles: dict[str, float] = Field(description="Value of each quantile, by its level such as `0.1`; ascending.")
+
+
+# The order counts where one has the fields of another: the fuller one first.
+Prediction = BinaryAnswer | ClassAnswer | QuantileAnswer | ValueAnswer
+
+
 class PredictResponse(BaseModel):
-    """Answers in the order of the instances, all from one release."""
+    """Answers in the order of the instances, all from one release; their fields are those of the model's task."""
 
     model: str
     version: str
@@ -84,6 +116,35 @@ class ModelStatus(BaseModel):
     release: ServedRelease | None
     waiting_for: str | None
     last_refusal: RefusedRelease | None
+
+
+def answers(
+    task: Task, predictions: npt.NDArray[np.float64], times: Iterable[dict[str, str | None]]
+) -> list[Prediction]:
+    """Predictions as they go over the wire.
+
+    Args:
+        task: The model's task.
+        predictions: One a row, as the task shapes them.
+        times: Event times of the features behind each.
+    """
+    rows = zip(predictions.tolist(), times, strict=True)
+    match task:
+        case Multiclass():
+            named = zip(task.likeliest(predictions).tolist(), rows, strict=True)
+            return [
+                ClassAnswer(likeliest=name, probabilities=dict(zip(task.classes, row, strict=True)), features_at=at)
+                for name, (row, at) in named
+            ]
+        case Quantile():
+            levels = [f"{level:g}" for level in task.quantiles]
+            return [
+                QuantileAnswer(value=row[task.central], quantiles=dict(zip(levels, row, strict=True)), features_at=at)
+                for row, at in rows
+            ]
+        case Regression():
+            return [ValueAnswer(value=value, features_at=at) for value, at in rows]
+    return [BinaryAnswer(score=score, features_at=at) for score, at in rows]
 
 
 def parse_moment(value: Any, field: str) -> datetime:

@@ -24,9 +24,10 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import PositiveInt, StrictStr
 from typing_extensions import override
 
+from ct_assets.lake.engine import quoted
 from ct_assets.stores.asof_job import AsofRetrievalJob, connection
 from ct_assets.stores.asof_plan import EntityRows, HistoricalPlan, requested_views
-from ct_assets.stores.parquet_source import open_scan, quoted, source_schema
+from ct_assets.stores.parquet_source import open_scan, source_schema
 
 
 class AsofDuckDBOfflineStoreConfig(FeastConfigBaseModel):

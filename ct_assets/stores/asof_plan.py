@@ -17,8 +17,8 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.type_map import feast_value_type_to_pa
 from feast.utils import _get_requested_feature_views_to_features_dict, _parse_feature_ref
 
-from ct_assets.lake.engine import fetch
-from ct_assets.stores.parquet_source import ParquetScan, Span, open_scan, quoted
+from ct_assets.lake.engine import fetch, quoted
+from ct_assets.stores.parquet_source import ParquetScan, Span, open_scan
 
 FEW_ROWS = 20_000
 """Below so many entity rows a query is planned for longer than it runs, and a second thread does not pay."""

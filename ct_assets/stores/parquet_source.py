@@ -15,17 +15,13 @@ from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
+from ct_assets.lake.engine import quoted
 from ct_assets.lake.paths import read_replaced
 
 MANIFEST_SUFFIX = "manifest.json"
 _GLOB_CHARACTERS = frozenset("*?[")
 _REMEMBERED_SCANS = 500
 _remembered: dict[str, Mapping[str, str]] = {}
-
-
-def quoted(identifier: str) -> str:
-    """A name as a quoted SQL identifier."""
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
 from ct_assets.core.metrics import (
-    HIGHER_IS_BETTER,
     advantage,
     auc,
     binary_metrics,
     expected_calibration_error,
     f1,
-    metrics_for,
     reliability_curve,
 )
 
@@ -100,9 +98,3 @@ def test_unusable_input_is_refused(y, p, message):
 def test_an_advantage_is_positive_for_the_better_model_whatever_the_direction():
     assert advantage("auc", 0.8, 0.7) == pytest.approx(0.1)
     assert advantage("logloss", 0.8, 0.7) == pytest.approx(-0.1)
-
-
-def test_each_metric_of_the_task_has_a_direction():
-    assert set(metrics_for("binary").one) == set(HIGHER_IS_BETTER)
-    with pytest.raises(ValueError, match="known tasks: binary"):
-        metrics_for("ranking")

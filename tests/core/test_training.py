@@ -7,7 +7,8 @@ from ct_assets.core.artifact import ArtifactError, artifact_digest, load_model
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.profile import CategoricalColumn, NumericColumn
 from ct_assets.core.spec import EstimatorSpec
-from ct_assets.core.training import LABEL, PREDICTION, predict, train
+from ct_assets.core.tasks import LABEL, PREDICTION
+from ct_assets.core.training import predict, train
 
 SPEC = spec_with(INPUTS)
 

@@ -15,7 +15,8 @@ from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.profile import bin_edges, profile
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
-from ct_assets.lib.plots import usable, wilson_interval
+from ct_assets.core.tasks import BINARY
+from ct_assets.lib.plots import wilson_interval
 from ct_assets.lib.report import ReportData, permutation_importance, plots, render, worst_first
 
 ROWS = 3000
@@ -323,7 +324,7 @@ def test_a_name_with_dollars_is_not_a_formula():
 
 def test_rows_without_a_usable_label_or_score_are_not_drawn():
     label = pd.Series([0, 1, None, 1, 5], index=[9, 8, 7, 6, 5])
-    labels, scores = usable(label, pd.Series([0.1, 0.9, 0.5, float("nan"), 0.2]))
+    labels, scores = BINARY.usable(label, pd.Series([0.1, 0.9, 0.5, float("nan"), 0.2]))
     assert labels.tolist() == [0, 1] and scores.tolist() == [0.1, 0.9]
 
 
