@@ -37,7 +37,9 @@ def values(task: Regression, label: pd.Series, challenger: Prediction) -> bytes:
     if not len(labels):
         return message(figure, axes, "No usable predictions")
     low, high = _span(np.concatenate([labels, predictions]))
-    axes.hexbin(predictions, labels, gridsize=_BINS, extent=(low, high, low, high), bins="log", cmap="Blues", mincnt=1)
+    axes.hexbin(
+        predictions, labels, gridsize=_BINS, extent=(low, high, low, high), bins="log", cmap="Blues", mincnt=1, vmin=0.3
+    )
     axes.plot([low, high], [low, high], color=DIAGONAL, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(low, high), ylim=(low, high), xlabel="prediction", ylabel="label")
     return png(figure)

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from ct_assets.components import ContinuousTraining
 from ct_assets.components.continuous_training import ModelFile
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import TASKS
 from ct_assets.definitions import defs
 from ct_assets.defs.models import BESIDES_THE_SPEC, load_specs
 from ct_assets.defs.models.flight_delay.spec import SPEC
@@ -75,6 +76,31 @@ def test_a_duration_is_written_as_people_say_it(written: str, delay: int) -> Non
     assert ModelFile.model_validate(attributes(label=label)).label.delay == timedelta(hours=delay)
 
 
+@pytest.mark.parametrize(
+    ("task", "fields", "metric"),
+    [
+        ("multiclass", {"classes": ["on time", "late", "cancelled"]}, "logloss"),
+        ("regression", {"baseline": {"kind": "input", "column": "route_mean_7d"}}, "mae"),
+        ("quantile", {"quantiles": [0.1, 0.5, 0.9], "metrics": ["pinball", "coverage"]}, "pinball"),
+    ],
+)
+def test_every_kind_of_task_is_written_in_yaml(task: str, fields: dict[str, Any], metric: str) -> None:
+    content = attributes(task=task, **fields)
+    written = yaml.safe_load(yaml.safe_dump({n: v for n, v in content.items() if n in fields or n != "metrics"}))
+    component = ContinuousTraining.from_attributes_dict(attributes=written)
+    assert component.spec.task == task
+    assert (component.spec.gate.metric, component.spec.policy.performance_metric) == (metric, metric)
+    assert component.spec.metrics == tuple(fields.get("metrics", TASKS[task].shown))
+    assert component.spec.gate.floor == SPEC.gate.floor
+    names = [key.path[1] for key in _keys(component) if key.path[0] == SPEC.name]
+    assert {"scored", "performance", "challenger", "evaluation", "champion"} <= set(names)
+
+
+def _keys(component: ContinuousTraining) -> list[dg.AssetKey]:
+    made = component.build_defs(dg.ComponentTree.for_test().load_context)
+    return [key for asset in made.assets or () if isinstance(asset, dg.AssetsDefinition) for key in asset.keys]
+
+
 MISTAKES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "a misspelt field": (
         lambda: {**without("entities"), "entites": ["origin"]},
@@ -89,6 +115,14 @@ MISTAKES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "a gate on an unknown metric": (
         lambda: attributes(gate={"metric": "loglos"}),
         "unknown metric 'loglos', did you mean 'logloss'?|has no direction|loglos",
+    ),
+    "a metric of another task": (
+        lambda: attributes(task="regression", gate={"metric": "auc"}, metrics=[]),
+        "gate.*unknown metric of a regression task 'auc'.*expected one of mae, r2",
+    ),
+    "classes that are missing": (
+        lambda: attributes(task="multiclass", metrics=[]),
+        "classes.*expected at least two names of classes",
     ),
     "a slice that is no input": (lambda: attributes(slices=["carier"]), "slices: unknown input 'carier', did you mean"),
     "an entity that is sent twice": (

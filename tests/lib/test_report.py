@@ -9,13 +9,18 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, roc_auc_score
+from worlds_of_tasks import CLASSES, examples_of, spec_of
 
+from ct_assets.core.artifact import load_model
+from ct_assets.core.baselines import fit_baseline
 from ct_assets.core.drift import compare
 from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
+from ct_assets.core.inputs import model_inputs
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.profile import bin_edges, profile
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
-from ct_assets.core.tasks import BINARY
+from ct_assets.core.tasks import BINARY, task_of
+from ct_assets.core.training import predict, train
 from ct_assets.lib.plots import wilson_interval
 from ct_assets.lib.report import ReportData, permutation_importance, plots, render, worst_first
 
@@ -401,3 +406,86 @@ def test_importance_refuses_other_rows_and_metrics_without_a_direction():
         permutation_importance(SPEC, Model(), FEATURES, LABEL.head(5), "auc")
     with pytest.raises(ValueError, match="no direction"):
         permutation_importance(SPEC, Model(), FEATURES, LABEL, "rows")
+
+
+FIGURES = {
+    "multiclass": ["calibration", "classes", "confusion", "importance", "slices"],
+    "regression": ["importance", "residuals", "slices", "values"],
+    "quantile": ["coverage", "importance", "slices", "widths"],
+}
+
+
+def report_of(task, champion=True, break_label=False):
+    """A report on a model of another task; the champion has learned from a few rows only."""
+    spec = spec_of(task, slices=("side",), baseline={"kind": "input", "column": "last"})
+    learned, rows = examples_of(task), examples_of(task, 1500, 3)
+    label = rows["label"].where(rows.index != 3) if break_label else rows["label"]
+    models = [_stored(spec, examples) for examples in (learned, examples_of(task, 16, 6))]
+    kind = task_of(spec)
+    verdict = validate_new_model(
+        models[0],
+        models[1] if champion else None,
+        TestData(model_inputs(spec, rows), label, rows[["side"]]),
+        task=kind,
+        baseline=fit_baseline(kind, spec.baseline, spec.gate.metric, learned),
+    )
+    return ReportData(
+        spec=spec,
+        version="8",
+        champion_version="7" if champion else None,
+        verdict=verdict,
+        label=label,
+        challenger=predict(spec, models[0], rows),
+        champion=predict(spec, models[1], rows) if champion else None,
+        importance=permutation_importance(spec, models[0], rows, label, spec.gate.metric),
+        drift=None,
+        facts={},
+        triggers={},
+    )
+
+
+def _stored(spec, examples):
+    trained = train(spec, examples, examples)
+    return load_model(trained.payload, trained.digest)
+
+
+@pytest.mark.parametrize("task", FIGURES)
+def test_each_task_has_its_own_figures_and_numbers(task):
+    made = report_of(task)
+    images = plots(made)
+    assert sorted(images) == FIGURES[task]
+    assert len({*images.values()}) == len(images) and plots(made) == images
+    found = page(made, images)
+    assert "PROMOTABLE" in found.text and "The naive model predicts" in found.text and "value of last" in found.text
+    gate = made.spec.gate.metric
+    mine, theirs, naive = (made.verdict.metrics[side][gate] for side in ("challenger", "champion", "baseline"))
+    assert found.row(gate)[1:] == [
+        f"{mine:.4f}",
+        f"{theirs:.4f}",
+        f"−{theirs - mine:.4f}",
+        "better",
+        f"{naive:.4f}",
+    ]
+    assert {row[0].split()[0] for row in found.rows if row and row[0]} >= {*made.spec.metrics}
+    assert max(made.importance, key=made.importance.get) == "hour"
+
+
+def test_the_labels_are_described_as_their_task_has_them():
+    rows = examples_of("multiclass", 1500, 3)["label"].value_counts(normalize=True)
+    assert ", ".join(f"{rows[name]:.1%} {name}" for name in CLASSES) in page(report_of("multiclass")).text
+    mean = examples_of("regression", 1500, 3)["label"].mean()
+    assert f"labels {mean:.4g} on average" in page(report_of("regression")).text
+
+
+def test_a_figure_without_a_direction_is_neither_better_nor_worse():
+    row = page(report_of("regression")).row("bias")
+    assert row[0] == "bias" and row[3][0] in "+−" and row[4] == ""
+    assert page(report_of("regression")).row("mae")[0].split() == ["mae", "↓", "gate"]
+
+
+@pytest.mark.parametrize("task", FIGURES)
+def test_whatever_the_task_there_is_a_page_without_a_champion_and_with_unusable_labels(task):
+    first, broken = report_of(task, champion=False), report_of(task, break_label=True)
+    assert len(page(first, plots(first)).addresses) == len(FIGURES[task])
+    assert "REJECTED" in page(broken, plots(broken)).text
+    assert broken.importance == {}

@@ -18,7 +18,7 @@ from feast import FeatureService, FeatureStore, Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, UnixTimestamp
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
@@ -28,6 +28,7 @@ from ct_assets.core.inputs import model_inputs
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
+from ct_assets.core.tasks import task_of
 from ct_assets.core.training import Trained, train
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.resources.feast import feature_store, service_versions
@@ -57,9 +58,17 @@ def serving_test_clock(inputs):
 
 
 def classifier(max_iter: int) -> Pipeline:
+    return _of_all_columns(HistGradientBoostingClassifier(max_iter=max_iter, random_state=0))
+
+
+def regressor(max_iter: int, **params) -> Pipeline:
+    return _of_all_columns(HistGradientBoostingRegressor(max_iter=max_iter, random_state=0, **params))
+
+
+def _of_all_columns(trees) -> Pipeline:
     encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     columns = make_column_transformer((encode, ["carrier"]), remainder="passthrough")
-    return make_pipeline(columns, HistGradientBoostingClassifier(max_iter=max_iter, random_state=0))
+    return make_pipeline(columns, trees)
 
 
 def spec_named(name: str, **changes) -> ModelSpec:
@@ -93,7 +102,7 @@ def spec_named(name: str, **changes) -> ModelSpec:
     return ModelSpec(**content | changes)
 
 
-def examples(rows: int, seed: int) -> pd.DataFrame:
+def examples(rows: int, seed: int, task: str = "binary") -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
@@ -116,7 +125,12 @@ def examples(rows: int, seed: int) -> pd.DataFrame:
         + (frame["seats"].fillna(100) - 100) / 50
         + (frame["carrier"] == "UA")
     )
-    return frame.assign(label=(signal + rng.normal(0, 1, rows) > 0.3).astype("int8"))
+    value = signal + rng.normal(0, 1, rows)
+    if task == "binary":
+        return frame.assign(label=(value > 0.3).astype("int8"))
+    if task == "multiclass":
+        return frame.assign(label=np.array(["soon", "late", "never"], dtype=object)[np.digitize(value, [-1, 1])])
+    return frame.assign(label=value)
 
 
 class World:
@@ -127,8 +141,7 @@ class World:
         self.lake = LakeResource(home=str(home))
         self.ledger = self.lake.ledger()
         self.registry = RegistryResource(lake=self.lake)
-        self.train_set, self.holdout = examples(3000, 1), examples(1000, 2)
-        self._trained: dict[int, Trained] = {}
+        self._trained: dict[tuple[str, int], Trained] = {}
         self.apply_service(SERVICE)
         self.write("network_delays", {"network": ["all"]}, network_mean_3h=[9.5], network_late_3h=[0.2])
         self.write("plane", {"tailnum": TAILS}, year_built=[1990.0 + i for i in range(20)], seats=[50.0, 150.0] * 10)
@@ -152,26 +165,30 @@ class World:
     def releases(self, name: str, segment: str | None = None) -> Releases:
         return Releases(self.home, Line(name, segment), self.ledger)
 
-    def trained(self, max_iter: int) -> Trained:
-        if max_iter not in self._trained:
-            estimator = EstimatorSpec(path="world.classifier", params={"max_iter": max_iter})
-            self._trained[max_iter] = train(spec_named("trained"), self.train_set, self.holdout, estimator)
-        return self._trained[max_iter]
+    def trained(self, max_iter: int, spec: ModelSpec | None = None) -> Trained:
+        spec = spec or spec_named("trained")
+        key = (spec.task, max_iter)
+        if key not in self._trained:
+            estimator = EstimatorSpec(path=spec.estimator.path, params={**spec.estimator.params, "max_iter": max_iter})
+            learned, held_out = examples(3000, 1, spec.task), examples(1000, 2, spec.task)
+            self._trained[key] = train(spec, learned, held_out, estimator)
+        return self._trained[key]
 
-    def model(self, max_iter: int):
-        trained = self.trained(max_iter)
+    def model(self, max_iter: int, spec: ModelSpec | None = None):
+        trained = self.trained(max_iter, spec)
         return load_model(trained.payload, trained.digest, spec_named("trained").trusted_types)
 
     def judge(self, spec: ModelSpec, max_iter: int, **policy) -> Verdict:
         bindings = {
             "model": spec.name,
-            "artifact_digest": self.trained(max_iter).digest,
+            "artifact_digest": self.trained(max_iter, spec).digest,
             "training_set_digest": f"training-set-{max_iter}",
             "feature_versions": service_versions(self.store, spec.feature_service),
         }
-        data = TestData(model_inputs(spec, self.holdout), self.holdout["label"])
-        gate = GatePolicy(**{"min_rows": 100, **policy})
-        return validate_new_model(self.model(max_iter), None, data, gate, bindings=bindings)
+        held_out = examples(1000, 2, spec.task)
+        data = TestData(model_inputs(spec, held_out), held_out["label"])
+        gate, task = GatePolicy(**{"min_rows": 100, **policy}), task_of(spec)
+        return validate_new_model(self.model(max_iter, spec), None, data, gate, task=task, bindings=bindings)
 
     def release(
         self,
@@ -184,7 +201,7 @@ class World:
     ) -> Release:
         """Register, judge and write a release, as the pipeline does before it moves the alias."""
         line = Line(spec.name, segment)
-        trained, verdict = self.trained(max_iter), verdict or self.judge(spec, max_iter)
+        trained, verdict = self.trained(max_iter, spec), verdict or self.judge(spec, max_iter)
         files = {"model.skops": trained.payload, "reference.json": b"{}"}
         version = self.registry.register(line.registered, files, {"training": f"{line.name}-{max_iter}"}, {}, {})
         release = Release(
