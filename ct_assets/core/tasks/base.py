@@ -93,7 +93,10 @@ class Task(ABC):
         """
         values, problem = self.encode(label)
         if values is None and len(label):
-            raise ValueError(f"labels of a {self.name} task: {problem}; mend the label's SQL")
+            raise ValueError(
+                f"labels of a {self.name} task: {problem}; mend the label's SQL, or "
+                "start a model of another task or other classes under a name of its own"
+            )
         return self._stored(label)
 
     def watched_label(self, label: pd.Series) -> pd.Series:

@@ -170,7 +170,7 @@ class Multiclass(Task):
             named = ", ".join(sorted({repr(str(name)) for name in label[strange].unique()})[:3])
             return None, (
                 f"{int(strange.sum())} of {len(label)} are none of the classes {', '.join(self.classes)} "
-                f"(but {named:.120}), add them to `classes`"
+                f"(but {named:.120})"
             )
         return values, _too_few_classes(values)
 
