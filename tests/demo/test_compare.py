@@ -125,7 +125,7 @@ def test_a_model_of_shuffled_labels_is_rejected() -> None:
             self.model = model
 
         def predict_proba(self, features: pd.DataFrame, /) -> object:
-            return predict(spec, self.model, features).to_numpy()
+            return predict(spec, self.model, features)
 
     gate = GatePolicy(min_rows=100, floor=0.6, tolerance=0.01)
     data = TestData(test[spec.columns], test["label"])

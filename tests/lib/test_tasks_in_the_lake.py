@@ -14,6 +14,7 @@ from ct_assets.core.artifact import load_model
 from ct_assets.core.gate import TestData, validate_new_model
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.ledger import PROMOTION, VERDICT, Ledger
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import LabelSpec, ModelSpec
 from ct_assets.core.tasks import Task
 from ct_assets.core.training import predict, train
@@ -33,7 +34,7 @@ class Days:
         self.lake, self.task = Lake(home), TASKS[name]
         label = LabelSpec(source="outcomes", sql="SELECT id, label, known_at FROM outcomes", delay=timedelta(days=1))
         self.spec = spec_of(name, label=label, slices=("side",))
-        self.releases = Releases(home, "m", Ledger(home / "ledger" / "decisions.jsonl"))
+        self.releases = Releases(home, Line("m"), Ledger(home / "ledger" / "decisions.jsonl"))
         self._promote(home, name)
         rows = examples_of(name, 9000, 5)
         rows = rows[rows["hour"] > 14] if late else rows
