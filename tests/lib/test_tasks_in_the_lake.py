@@ -20,8 +20,9 @@ from ct_assets.core.tasks import Task
 from ct_assets.core.training import predict, train
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
-from ct_assets.lib.model_data import join_outcomes, performance_report
+from ct_assets.lib.model_data import performance_report
 from ct_assets.lib.monitoring import drift_of_day
+from ct_assets.lib.outcomes import save_outcomes
 
 DAYS = [f"2013-01-{day:02d}" for day in range(2, 8)]
 LAST = DAYS[-1]
@@ -69,8 +70,7 @@ class Days:
         known = at + pd.Timedelta(hours=12)
         labels = pd.DataFrame({"id": ids, "label": self.task.stored(rows["label"]), "known_at": known})
         self.lake.dataset("outcomes").write(str(known.date()), pa.Table.from_pandas(labels))
-        self.joined = join_outcomes(self.lake, self.spec, day)
-        self.lake.dataset("m/performance").write(day, self.joined)
+        self.joined = save_outcomes(self.lake, self.spec, day).first
 
     def outcomes(self) -> pd.DataFrame:
         """Rows whose day has matured by the last one, with labels, joined by hand."""
