@@ -16,6 +16,7 @@ from ct_assets.core.artifact import ArtifactError
 from ct_assets.core.inputs import MISSING_CATEGORY
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strict import unknown
+from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict, train
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
@@ -118,10 +119,11 @@ def _missing_values(model: Examined, rows: pd.DataFrame) -> Iterator[Finding]:
     gone: dict[str, Any] = {
         name: np.nan if kind == "numeric" else MISSING_CATEGORY for name, kind in spec.inputs.items()
     }
-    holes = rows.assign(**gone)
+    holes, task = rows.assign(**gone), task_of(spec)
     try:
         with_holes = pd.concat([rows, holes.tail(ROWS // 10)], ignore_index=True)
-        fitted = spec.estimator.build(spec.seed).fit(with_holes[spec.columns], with_holes["label"].to_numpy())
+        built = task.prepare(spec.estimator.build(spec.seed))
+        fitted = built.fit(with_holes[spec.columns], task.targets(with_holes["label"]))
         predict(spec, fitted, holes.head(5).assign(**{name: "never seen" for name in spec.categorical}))
     except Exception as error:
         told = f"it cannot do without a value or with a category that it never saw: {_told(error)}"
