@@ -7,10 +7,30 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 SCHEMA = "schema.json"
-#: Types of our own that hold nothing but estimators.
-_OURS = ("ct_assets.core.quantiles.QuantileModels",)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+REVIEWED = (
+    "collections.OrderedDict",
+    "ct_assets.core.balance.PriorCorrected",
+    "ct_assets.core.quantiles.QuantileModels",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "lightgbm.sklearn.LGBMRegressor",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+"""Types beyond skops' own safe ones that hold numbers, text and each other, and run nothing when they are loaded.
+
+`Booster`, `Tree` and `TreePredictor` believe the node numbers that they are given: a file that lies about them can
+crash the process. That is why nothing is loaded before its digest was checked.
+"""
 
 
 class ArtifactError(ValueError):
@@ -25,15 +45,23 @@ def dump_model(model: Any, trusted: Sequence[str] = ()) -> bytes:
 
     Args:
         model: Fitted estimator.
-        trusted: Types beyond skops' own safe ones, reviewed by hand.
+        trusted: Types beyond skops' own safe ones and `REVIEWED`, reviewed by hand.
 
     Raises:
-        ArtifactError: The model contains a type that is not trusted.
+        ArtifactError: The model contains a type that is not trusted, or something that cannot be stored.
     """
     import skops.io
 
-    payload = skops.io.dumps(model)
-    _refuse_unknown_types(payload, trusted)
+    try:
+        payload = skops.io.dumps(model)
+        unknown = _untrusted(payload, trusted)
+    except Exception as error:  # skops raises whatever the part that it cannot store makes it stumble over
+        raise ArtifactError(
+            f"the model, a {type(model).__name__}, cannot be stored without pickle: {type(error).__name__}: {error}; "
+            "replace what skops cannot store, such as a lambda or a class written in place, by a function or class of "
+            "a module"
+        ) from error
+    _refuse(unknown, trusted)
     return _canonical(payload)
 
 
@@ -43,7 +71,7 @@ def load_model(payload: bytes, digest: str, trusted: Sequence[str] = ()) -> Any:
     Args:
         payload: Bytes of the artifact.
         digest: SHA-256 that the verdict is bound to.
-        trusted: Types beyond skops' own safe ones, reviewed by hand.
+        trusted: Types beyond skops' own safe ones and `REVIEWED`, reviewed by hand.
 
     Raises:
         ArtifactError: The bytes have another digest, or contain a type that is not trusted.
@@ -56,8 +84,8 @@ def load_model(payload: bytes, digest: str, trusted: Sequence[str] = ()) -> Any:
         )
     import skops.io
 
-    _refuse_unknown_types(payload, trusted)
-    return skops.io.loads(payload, trusted=[*trusted, *_OURS])
+    _refuse(_untrusted(payload, trusted), trusted)
+    return skops.io.loads(payload, trusted=[*REVIEWED, *trusted])
 
 
 def artifact_digest(payload: bytes) -> str:
@@ -65,14 +93,24 @@ def artifact_digest(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def _refuse_unknown_types(payload: bytes, trusted: Sequence[str]) -> None:
+def _untrusted(payload: bytes, trusted: Sequence[str]) -> list[str]:
     import skops.io
 
-    unknown = sorted(set(skops.io.get_untrusted_types(data=payload)) - {*trusted, *_OURS})
+    return sorted(set(skops.io.get_untrusted_types(data=payload)) - {*REVIEWED, *trusted})
+
+
+def _refuse(unknown: Sequence[str], trusted: Sequence[str]) -> None:
+    nameless = [name for name in unknown if "<" in name]
+    if nameless:
+        raise ArtifactError(
+            f"the model contains {', '.join(nameless)}, which cannot be found by its name when the model is loaded; "
+            "expected functions and classes of a module: define it there by a name"
+        )
     if unknown:
         raise ArtifactError(
-            f"the model contains {', '.join(unknown)}, which nobody has reviewed; expected only skops' safe types and "
-            f"{', '.join(trusted) or 'no others'}: review them and add them to `trusted_types` of the model's spec"
+            f"the model contains {', '.join(unknown)}, which nobody has reviewed; expected only skops' safe types, "
+            f"those that the platform reviewed, and {', '.join(trusted) or 'no others'}: review them and add them to "
+            "`trusted_types` of the model's spec"
         )
 
 
@@ -86,9 +124,23 @@ def _canonical(payload: bytes) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for name, new in sorted(names.items(), key=lambda item: item[1]):
-            _add(archive, new, contents[name])
+            _add(archive, new, _without_gaps(contents[name]) if name.endswith(".npy") else contents[name])
         _add(archive, SCHEMA, json.dumps(schema, sort_keys=True).encode())
     return target.getvalue()
+
+
+def _without_gaps(payload: bytes) -> bytes:
+    """An array's file with zeros in the gaps between the fields of a record, which hold what was in memory before."""
+    array = np.load(io.BytesIO(payload), allow_pickle=False)
+    fields = array.dtype.fields
+    if fields is None or array.dtype.itemsize == sum(kind.itemsize for kind, *_ in fields.values()):
+        return payload
+    start = len(payload) - array.nbytes
+    # Field by field into zeroed bytes: NumPy's own ways to copy or save records leave the gaps undefined.
+    clean = np.zeros(array.nbytes, dtype=np.uint8)
+    for name in fields:
+        clean.view(array.dtype)[name] = np.frombuffer(payload, array.dtype, offset=start)[name]
+    return payload[:start] + clean.tobytes()
 
 
 def _number(node: Any, numbers: dict[int, int], names: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import FunctionTransformer
 from worlds_of_core import INPUTS, examples, logistic, spec_with
 
@@ -81,6 +82,30 @@ def a_function_of_mine(values):
 def test_a_type_that_nobody_reviewed_is_refused_by_its_name() -> None:
     with pytest.raises(ArtifactError, match=r"a_function_of_mine, which nobody has reviewed.*trusted_types"):
         dump_model(FunctionTransformer(a_function_of_mine))
+
+
+def test_a_lambda_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ArtifactError, match="test_artifact.<lambda>, which cannot be found by its name.*of a module"):
+        dump_model(FunctionTransformer(lambda values: values))
+
+
+def test_what_skops_cannot_store_is_refused_in_words() -> None:
+    with pytest.raises(ArtifactError, match="a FunctionTransformer, cannot be stored without pickle: .*of a module"):
+        dump_model(FunctionTransformer(kw_args={"values": (value for value in [1])}))
+
+
+def test_trees_have_the_same_bytes_whatever_was_in_memory_before_and_after_loading() -> None:
+    inputs, labels = model_inputs(SPEC, examples())[["hour"]], examples()["label"]
+    payloads = set()
+    for value in range(6):
+        unused = [np.full(size, value, dtype=np.uint8) for size in range(1000, 9000, 64)]
+        del unused
+        payloads.add(dump_model(RandomForestClassifier(3, random_state=0).fit(inputs, labels)))
+    (payload,) = payloads
+    loaded = load_model(payload, artifact_digest(payload))
+    assert dump_model(loaded) == payload
+    expected = RandomForestClassifier(3, random_state=0).fit(inputs, labels).predict_proba(inputs)
+    np.testing.assert_array_equal(loaded.predict_proba(inputs), expected)
 
 
 def test_a_stored_type_that_is_no_longer_trusted_is_refused_when_loaded() -> None:
