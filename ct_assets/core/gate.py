@@ -109,6 +109,7 @@ def validate_new_model(
     task: Task = BINARY,
     metrics: Sequence[str] = (),
     baseline: Model | None = None,
+    reference: TestData | None = None,
     bindings: Bindings | Mapping[str, Any] | None = None,
     window: tuple[pd.Timestamp, pd.Timestamp] | None = None,
     artifact_mb: float | None = None,
@@ -120,9 +121,10 @@ def validate_new_model(
     overall and in every slice with enough rows, and not below the floor. Without a champion only the floor counts.
 
     Parameters: `task` what the models predict; `metrics` of it to record beyond those that it always shows; `baseline`
-    a naive model, for the record and, where the policy says so, to be beaten; `bindings` what
-    the models and data are (kept in the verdict); `window` the test rows' first and last event time; `artifact_mb` the
-    challenger's size on disk; `clock` seconds, to time predictions.
+    a naive model, for the record and, where the policy says so, to be beaten; `reference` older rows that no training
+    of the challenger's lineage has seen, to tell what it forgot; `bindings` what the models and data are (kept in the
+    verdict); `window` the test rows' first and last event time; `artifact_mb` the challenger's size on disk; `clock`
+    seconds, to time predictions.
     Unusable predictions, labels or too few rows are failed checks, as is a model that raises. Raises ValueError only
     for bindings or policies that are themselves invalid, such as one on a metric that the task has not.
     """
@@ -140,7 +142,7 @@ def validate_new_model(
     latency = None if scores is None else _latency_ms(task, challenger, test_data.features, clock)
     advice = "test on rows whose labels are known" + (f", with {task.needs}" if task.needs else "")
     checks = (
-        _enough_rows(len(test_data.label), policy),
+        _enough_rows(task, len(test_data.label), labels, policy),
         _usable("labels_usable", "labels", label_problem, advice),
         _usable("challenger_predictions_usable", "challenger", problem, "mend the model or its features"),
         _usable("champion_predictions_usable", "champion", champion_problem, "roll the champion back first"),
@@ -151,6 +153,7 @@ def validate_new_model(
         trial.calibrated(),
         _within("fast_enough", "median one-row latency", "ms", latency, policy.max_latency_ms),
         _within("small_enough", "artifact size", "MB", artifact_mb, policy.max_artifact_mb),
+        _remembers(task, challenger, champion, reference, policy),
         _no_leak(task, test_data.features, labels, policy.leak_bound),
     )
     unsealed = Verdict(
@@ -311,12 +314,53 @@ class _Trial:
         return Check(name=name, passed=not failed, value=worst, limit=limit, comparison=">", detail=detail)
 
 
-def _enough_rows(rows: int, policy: GatePolicy) -> Check:
+def _enough_rows(task: Task, rows: int, labels: Scores | None, policy: GatePolicy) -> Check:
+    name = "enough_rows"
+    rarer = int(min((labels == 0).sum(), (labels == 1).sum())) if labels is not None and task == BINARY else None
+    if rows >= policy.min_rows and rarer is not None and rarer < policy.min_class_rows:
+        detail = (
+            f"only {rarer} of {rows} test rows are of the rarer class, at least {policy.min_class_rows} needed: with "
+            "so few, the metric tells little; a longer evaluation window would have flipped it"
+        )
+        return Check(name=name, passed=False, value=rarer, limit=policy.min_class_rows, comparison=">=", detail=detail)
     passed = rows >= policy.min_rows
     detail = f"{rows} test rows, at least {policy.min_rows} needed"
     if not passed:
         detail += f"; {policy.min_rows - rows} more labelled rows would have flipped it"
-    return Check(name="enough_rows", passed=passed, value=rows, limit=policy.min_rows, comparison=">=", detail=detail)
+    return Check(name=name, passed=passed, value=rows, limit=policy.min_rows, comparison=">=", detail=detail)
+
+
+def _remembers(
+    task: Task, challenger: Model, champion: Model | None, reference: TestData | None, policy: GatePolicy
+) -> Check:
+    """Whether a model that learned from new rows only is still as good on old ones (French 1999)."""
+    name, metric = "remembers", policy.metric
+    if reference is None or champion is None:
+        return Check(name=name, passed=True, detail="not asked for, or the first of its line of trainings")
+    labels, problem = task.encode(reference.label)
+    if problem or len(reference.label) < policy.min_slice_rows:
+        needed = f"at least {policy.min_slice_rows} (min_slice_rows)" + (f" with {task.needs}" if task.needs else "")
+        detail = (
+            f"the reference examples cannot be judged on: {problem or f'only {len(reference.label)} rows'}; expected "
+            f"{needed}: lengthen `reference` of the strategy"
+        )
+        return Check(name=name, passed=False, detail=detail)
+    mine, theirs = (_scores(task, model, reference.features)[0] for model in (challenger, champion))
+    trial = _Trial(task, policy, labels, mine, theirs, has_champion=True)
+    value, former = trial.value(mine), trial.value(theirs)
+    if value is None or former is None:
+        return Check(name=name, passed=False, detail=_not_computed(metric))
+    loss = -advantage(metric, value, former)
+    detail = (
+        f"{metric} {value:.6g} on {len(reference.label)} older examples that no training has seen, the champion's "
+        f"{former:.6g}; it may lose {policy.remember_tolerance:g}"
+    )
+    passed = loss <= policy.remember_tolerance
+    if not passed:
+        detail += f" and loses {loss:.4g}: it forgot; a training in full, or that much tolerance, would have flipped it"
+    limit = former - policy.remember_tolerance * (1 if higher_is_better(metric) else -1)
+    comparison = ">=" if higher_is_better(metric) else "<="
+    return Check(name=name, passed=passed, value=value, limit=limit, comparison=comparison, detail=detail)
 
 
 def _usable(name: str, subject: str, problem: str | None, advice: str) -> Check:

@@ -5,12 +5,10 @@ other module knows what the model is about.
 """
 
 from datetime import timedelta
-from importlib import import_module
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 from pydantic import (
-    BeforeValidator,
     Field,
     ValidationInfo,
     field_validator,
@@ -18,23 +16,12 @@ from pydantic import (
 )
 
 from ct_assets.core.drift import DriftLimits
+from ct_assets.core.estimators import build_estimator
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
-from ct_assets.core.strict import Strict, unknown
+from ct_assets.core.strategies import StrategySpec
+from ct_assets.core.strict import Duration, Strict, unknown
 from ct_assets.core.tasks import TASKS, Task, task_of, with_metric_of
-
-
-def _duration(value: Any) -> Any:
-    """Read `36 hours` as well as ISO 8601."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return pd.Timedelta(value).to_pytimedelta()
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no duration; expected such as '36 hours' or '30 days'") from error
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class EventSpec(Strict):
@@ -113,28 +100,22 @@ class EstimatorSpec(Strict):
     """An estimator by import path, so that a spec can be read, compared and stored."""
 
     path: str = Field(description="Import path of a scikit-learn compatible class or factory.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Its keyword arguments.")
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Its keyword arguments; an estimator among them is a mapping of `path` and `params` again.",
+    )
 
-    def build(self, seed: int | None = None) -> Any:
-        """Return a new, unfitted estimator.
+    def build(self, seed: int | None = None, threads: int | None = None) -> Any:
+        """Return a new, unfitted estimator, with every estimator that it is made of.
 
         Args:
             seed: For every `random_state`, also of a pipeline's steps, that `params` leave open.
+            threads: For LightGBM, whose sums depend on it.
 
         Raises:
-            ValueError: The path names nothing that can be imported.
+            ValueError: A path names nothing that can be imported, or what it names does not take these parameters.
         """
-        module, _, name = self.path.rpartition(".")
-        try:
-            factory = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"estimator path {self.path!r} cannot be imported ({error}); expected 'package.module.Class'"
-            ) from error
-        estimator = factory(**self.params)
-        named = estimator.get_params() if hasattr(estimator, "get_params") else {}
-        unset = [n for n, value in named.items() if n.rpartition("__")[2] == "random_state" and value is None]
-        return estimator.set_params(**dict.fromkeys(unset, seed)) if unset and seed is not None else estimator
+        return build_estimator(self.path, self.params, seed, threads)
 
 
 class BaselineSpec(Strict):
@@ -195,10 +176,18 @@ class ModelSpec(Strict):
     baseline: BaselineSpec = Field(BaselineSpec(), description="The naive model that it is compared with.")
     slices: tuple[str, ...] = Field((), description="Input columns by which the evaluation is broken down.")
     estimator: EstimatorSpec = Field(description="What is trained.")
+    strategy: StrategySpec = Field(StrategySpec(), description="Which examples a training learns from, and from where.")
+    weight: str | None = Field(
+        None,
+        description="Column of the events' SQL, or input, that says how much an example counts in a training, from 0 "
+        "up. Metrics and gate count every example once.",
+    )
     seed: int = Field(0, ge=0, description="For every `random_state` that the estimator's parameters leave open.")
     threads: int = Field(1, ge=1, description="Threads of a training; fixed, because sums depend on it.")
     trusted_types: tuple[str, ...] = Field(
-        (), description="Types, reviewed by hand, that a stored model may contain beyond skops' own safe ones."
+        (),
+        description="Types, reviewed by hand, that a stored model may contain beyond those that skops or the platform "
+        "know to be safe.",
     )
     evaluation_days: int = Field(7, ge=1, description="Days of newest matured labels kept from training for the gate.")
     drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
@@ -254,6 +243,11 @@ class ModelSpec(Strict):
         for name in self.slices:
             if name not in self.inputs:
                 raise ValueError(f"slices: {unknown('input', name, self.inputs)}")
+        if (by := self.strategy.by) is not None and by not in self.inputs:
+            raise ValueError(f"strategy.by: {unknown('input', by, self.inputs)}")
+        if self.weight is not None and self.inputs.get(self.weight) == "categorical":
+            raise ValueError(f"weight: input {self.weight!r} is categorical; expected numbers from 0 up")
+        self.strategy.refuse_task(self.task)
         absent = self.label.absent
         if absent is not None and (found := task_of(self).encode(pd.Series([absent])))[0] is None:
             raise ValueError(f"label: absent is {absent!r}: {found[1]}")

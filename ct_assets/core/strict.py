@@ -1,10 +1,25 @@
 """What people write: frozen once read, and every unknown name told with the nearest known one."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pandas import Timedelta
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+
+def _duration(value: Any) -> Any:
+    """Read `36 hours` as well as ISO 8601."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return Timedelta(value).to_pytimedelta()
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no duration; expected such as '36 hours' or '30 days'") from error
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class Strict(BaseModel):

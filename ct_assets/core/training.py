@@ -14,7 +14,9 @@ import pandas as pd
 from threadpoolctl import ThreadpoolController
 
 from ct_assets.core.artifact import artifact_digest, dump_model
+from ct_assets.core.fitting import refuse_unable
 from ct_assets.core.inputs import model_inputs
+from ct_assets.core.lesson import Start, learned, lesson_of
 from ct_assets.core.profile import Profile, bin_edges, profile
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.tasks import LABEL, Task, task_of
@@ -41,19 +43,25 @@ class Trained:
 
 
 def train(
-    spec: ModelSpec, examples: pd.DataFrame, holdout: pd.DataFrame, estimator: EstimatorSpec | None = None
+    spec: ModelSpec,
+    examples: pd.DataFrame,
+    holdout: pd.DataFrame,
+    estimator: EstimatorSpec | None = None,
+    start: Start | None = None,
 ) -> Trained:
-    """Fit the spec's estimator; the same examples give the same bytes.
+    """Fit the spec's estimator as its strategy says; the same examples and start give the same bytes.
 
     Args:
         spec: The model.
         examples: Rows to train on, with `label`.
         holdout: Rows kept for the gate; only predicted.
         estimator: Another estimator than the spec's.
+        start: The model that learns more, for the strategies that go on from one; None to begin with a new one.
 
     Raises:
-        ValueError: There are no examples, or of one class only, or the estimator does not predict what the task needs.
-        ArtifactError: The fitted model contains a type that nobody has reviewed.
+        ValueError: There are no examples, none that are new, or of one class only; a weight is missing or negative; or
+            the estimator cannot do what the strategy asks for, or does not predict what the task needs.
+        ArtifactError: The model contains a type that nobody has reviewed.
     """
     if examples.empty:
         raise ValueError(
@@ -67,12 +75,15 @@ def train(
             "widen the training window or check the label's SQL"
         )
     chosen = estimator or spec.estimator
-    model = task.prepare(chosen.build(spec.seed))
+    model = task.prepare(chosen.build(spec.seed, spec.threads))
+    # What it is made of shows before it is fitted, and may save a long training.
+    dump_model(model, spec.trusted_types)
     inputs = model_inputs(spec, examples)
+    lesson = lesson_of(spec, examples, inputs, start)
+    refuse_unable(spec.strategy, model, lesson.weights is not None)
     with limited(spec.threads):
         started = time.perf_counter()
-        # An estimator that wraps another may hand back the wrapped one, so what counts is what `fit` returns.
-        model = model.fit(inputs, task.targets(examples["label"]))
+        model = learned(spec, chosen, lesson, start)
         seconds = time.perf_counter() - started
         if not hasattr(model, task.method):
             raise ValueError(f"{chosen.path} has no {task.method}, which a {task.name} task needs; choose another one")
@@ -81,7 +92,7 @@ def train(
     return Trained(
         payload=payload,
         digest=artifact_digest(payload),
-        reference=_reference(task, inputs, examples["label"], predictions),
+        reference=_reference(task, inputs.iloc[lesson.known], examples["label"].iloc[lesson.known], predictions),
         seconds=seconds,
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )

@@ -24,6 +24,7 @@ CHECKS = {
     "calibrated": "The calibration error is within its limit.",
     "fast_enough": "A prediction takes no longer than its limit.",
     "small_enough": "The artifact is no larger than its limit.",
+    "remembers": "On older examples that no training of its line has seen, it is not much worse than the champion.",
     "no_leak": "No single feature tells the label almost alone; a warning, with its name.",
 }
 """The gate's checks and what each holds a challenger to.
@@ -59,6 +60,10 @@ class GatePolicy(Strict):
         "correlation) / 2 for numeric labels",
     )
     min_rows: int = Field(default=1000, ge=1, description="labelled test rows needed for a verdict")
+    min_class_rows: int = Field(default=10, ge=1, description="test rows of the rarer class needed, for binary labels")
+    remember_tolerance: float = Field(
+        default=0.02, ge=0, description="the tolerance on the examples that the strategy keeps as `reference`"
+    )
 
     @field_validator("metric")
     @classmethod

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 from worlds_of_core import INPUTS, examples, logistic, spec_with
 
 from ct_assets.core.artifact import ArtifactError, artifact_digest, load_model
@@ -53,11 +54,23 @@ def test_no_examples_are_an_error_too() -> None:
         train(SPEC, examples().iloc[:0], examples(100, 4))
 
 
-def test_a_model_of_a_type_that_nobody_reviewed_is_not_stored() -> None:
-    trees = EstimatorSpec(path="sklearn.ensemble.HistGradientBoostingClassifier", params={"max_iter": 2})
-    numbers = spec_with({"hour": "numeric"}, estimator=trees)
-    with pytest.raises(ArtifactError, match="TreePredictor.*trusted_types"):
-        train(numbers, examples(), examples(100, 4))
+def test_a_model_of_a_type_that_nobody_reviewed_is_refused_before_it_is_fitted() -> None:
+    mine = EstimatorSpec(path=f"{__name__}.Unfittable")
+    with pytest.raises(ArtifactError, match="test_training.Unfittable.*nobody has reviewed.*trusted_types"):
+        train(spec_with({"hour": "numeric"}, estimator=mine), examples(), examples(100, 4))
+
+
+class Unfittable(LogisticRegression):
+    def fit(self, *_):
+        raise AssertionError("fitted before it was looked at")
+
+
+def test_what_only_a_fit_brings_in_is_refused_too() -> None:
+    splines = {"path": "sklearn.preprocessing.SplineTransformer"}
+    steps = {"steps": [["splines", splines], ["line", {"path": "sklearn.linear_model.LogisticRegression"}]]}
+    pipeline = EstimatorSpec(path="sklearn.pipeline.Pipeline", params=steps)
+    with pytest.raises(ArtifactError, match="BSpline.*trusted_types"):
+        train(spec_with({"hour": "numeric"}, estimator=pipeline), examples(), examples(100, 4))
 
 
 def test_the_reference_profile_holds_inputs_and_labels_of_training_and_predictions_on_the_rest() -> None:
