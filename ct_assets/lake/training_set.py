@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.strict import unknown
 from ct_assets.core.tasks import Task, task_of
 from ct_assets.lake.dataset import to_parquet
 from ct_assets.lake.examples import (
@@ -119,7 +120,8 @@ def build_training_set(
     else:
         split_by, split_at = "event_timestamp", matured_before(spec, as_of) - spec.evaluation_days * DAY
     task = task_of(spec)
-    frame = pd.concat([examples[keys], inputs, task.stored(examples["label"])], axis=1)
+    own_weight = examples[[spec.weight]] if spec.weight and spec.weight not in spec.inputs else examples[[]]
+    frame = pd.concat([examples[keys], inputs, own_weight, task.stored(examples["label"])], axis=1)
     payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
     train = frame[split_by] < split_at
     snapshot = TrainingSet(
@@ -153,6 +155,8 @@ def _labelled(
     examples = _examples(lake, store, spec, first, as_of, digest)
     if examples.empty:
         return examples, 0
+    if spec.weight and spec.weight not in spec.inputs:
+        examples = _with_weights(lake, spec, first, examples)
     labels = read_labels(lake, spec, as_of, first)[[spec.events.id_column, "label"]]
     examples = examples.merge(labels, on=spec.events.id_column, how="left")
     missing = examples["label"].isna()
@@ -182,6 +186,14 @@ def _examples(
     parts = [joined, with_features(store, spec, events).reindex(columns=columns)]
     whole = pd.concat([part for part in parts if len(part)])
     return whole.sort_values(["event_timestamp", spec.events.id_column], ignore_index=True)
+
+
+def _with_weights(lake: Lake, spec: ModelSpec, first: pd.Timestamp, examples: pd.DataFrame) -> pd.DataFrame:
+    """The examples with their weights, from the events: what was scored holds only what the model reads."""
+    events = read_events(lake, spec, first, examples["event_timestamp"].max() + INSTANT)
+    if spec.weight not in events:
+        raise ValueError(f"weight: {unknown('column of the events or input', str(spec.weight), events.columns)}")
+    return examples.merge(events[[spec.events.id_column, spec.weight]], on=spec.events.id_column, how="left")
 
 
 def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, digest: str) -> pd.DataFrame:

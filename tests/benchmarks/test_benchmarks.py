@@ -72,6 +72,12 @@ def test_matured_cohorts_tell_the_rate_of_bad_loans_and_arrived_labels_do_not() 
     assert claim["figures"]["naive"] > 1.6 * claim["figures"]["truth"]
 
 
+def test_balanced_trainings_are_compared_with_class_weights_that_nobody_corrects() -> None:
+    figures = run("imbalance", "--rows", "20000", "--repetitions", "1")["figures"]
+    assert figures["class_weight_alone_ratio"] > 10 * figures["weights_ratio"]
+    assert {"none_auc", "weights_auc", "undersample_auc", "undersample_ratio_top"} <= set(figures)
+
+
 def test_the_load_time_is_of_the_real_definitions() -> None:
     figures = run("load_time", "--repetitions", "1")["figures"]
     assert figures["load_seconds"] > figures["bare_interpreter_seconds"]

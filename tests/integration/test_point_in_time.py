@@ -347,6 +347,28 @@ def test_events_that_were_never_scored_are_joined_anew(world: World, joins: list
     assert joins == ["joined"]
 
 
+def test_a_weight_of_the_events_comes_with_the_examples_that_were_scored_without_it(
+    world: World, joins: list[str], tmp_path: Path
+) -> None:
+    events = SPEC.events.model_copy(
+        update={"sql": f"SELECT *, length(dest || carrier) AS own FROM ({SPEC.events.sql})"}
+    )
+    weighted = SPEC.model_copy(update={"events": events, "weight": "own"})
+    home = shutil.copytree(world.home, tmp_path / "home")
+    snapshot = snapshot_of(home, world.end, spec=weighted)
+    rows = pq.read_table(home / "training_sets" / snapshot.digest / "data.parquet").to_pandas()
+    assert not joins
+    assert (rows["own"] == 3 + rows["carrier"].str.len()).all()
+    plain = snapshot_of(home, world.end)
+    same = pq.read_table(home / "training_sets" / plain.digest / "data.parquet").to_pandas()
+    pd.testing.assert_frame_equal(rows.drop(columns="own"), same)
+    wrong = SPEC.model_copy(update={"weight": "carier"})
+    with pytest.raises(
+        ValueError, match="weight: unknown column of the events or input 'carier', did you mean 'carrier'"
+    ):
+        snapshot_of(home, world.end, spec=wrong)
+
+
 def test_what_became_known_later_changes_no_training_set(world: World, joins: list[str], tmp_path: Path) -> None:
     as_of = START + 9 * DAY
     smaller = first_days(world.home, tmp_path / "smaller", "2013-01-09")

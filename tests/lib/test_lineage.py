@@ -1,0 +1,193 @@
+"""Trainings that go on from the champion, through the registry, the ledger and the gate."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import SGDClassifier
+
+from ct_assets.core.artifact import load_model
+from ct_assets.core.gate import GatePolicy
+from ct_assets.core.ledger import TRAINING
+from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
+from ct_assets.core.strategies import StrategySpec
+from ct_assets.lake.training_set import TrainingSet
+from ct_assets.lib.evaluation import judge
+from ct_assets.lib.lineage import find_line, line_of
+from ct_assets.lib.promotion import promote, rollback
+from ct_assets.lib.training import train_and_register
+from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import RegistryResource, Version
+
+DAY = pd.Timedelta(days=1)
+START = pd.Timestamp("2020-01-01", tz="UTC")
+A_DAY, HOLDOUT, REFERENCE = 200, 5, 4
+SPEC = ModelSpec(
+    name="m",
+    owner="team:test",
+    description="A model of the tests",
+    events=EventSpec(source="events", sql="SELECT 1", id_column="id"),
+    label=LabelSpec(source="events", sql="SELECT 1", delay=timedelta(days=1)),
+    entities=("id",),
+    feature_service="m_v1",
+    inputs={"x": "numeric", "z": "numeric"},
+    estimator=EstimatorSpec(
+        path="sklearn.linear_model.SGDClassifier", params={"loss": "log_loss", "alpha": 0.01, "random_state": 0}
+    ),
+    strategy=StrategySpec(kind="incremental", reference=timedelta(days=REFERENCE)),
+    evaluation_days=HOLDOUT,
+    policy=RetrainPolicy(),
+    gate=GatePolicy(min_rows=100, tolerance=1.0, min_slice_rows=100),
+)
+
+
+def examples(days: int, turned_from: int | None = None) -> pd.DataFrame:
+    """Some hundred examples a day; from a day on, the inputs mean the opposite."""
+    random = np.random.default_rng(0)
+    x, z = random.normal(size=(2, 60 * A_DAY))
+    day = np.repeat(np.arange(60), A_DAY)
+    sign = np.where(day >= (60 if turned_from is None else turned_from), -1, 1)
+    label = (random.random(60 * A_DAY) < 1 / (1 + np.exp(-3 * sign * x))).astype("int8")
+    frame = {"id": np.arange(60 * A_DAY), "event_timestamp": START + day * DAY, "x": x, "z": z, "label": label}
+    return pd.DataFrame(frame)[day < days]
+
+
+class World:
+    """A home with snapshots that were written by hand."""
+
+    def __init__(self, home: Path, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.lake = LakeResource(home=str(home))
+        self.registry = RegistryResource(lake=self.lake)
+        self.home = home
+
+    def snapshot(self, days: int, turned_from: int | None = None) -> TrainingSet:
+        """All examples of the first days."""
+        frame = examples(days, turned_from)
+        split_at = START + (days - HOLDOUT) * DAY
+        train = frame["event_timestamp"] < split_at
+        made = TrainingSet(
+            digest=hashlib.sha256(pd.util.hash_pandas_object(frame).to_numpy().tobytes()).hexdigest(),
+            model=self.spec.name,
+            as_of=(START + (days + 1) * DAY).isoformat(),
+            split_at=split_at.isoformat(),
+            train_rows=int(train.sum()),
+            holdout_rows=int((~train).sum()),
+            positives=int(frame.loc[train, "label"].sum()),
+            feature_service="m_v1",
+            feature_versions={"view": "1"},
+        )
+        folder = self.home / "training_sets" / made.digest
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(folder / "data.parquet", index=False)
+        (folder / "manifest.json").write_text(json.dumps(asdict(made)))
+        return made
+
+    def train(self, snapshot: TrainingSet) -> Version:
+        return train_and_register(self.lake, self.registry, self.spec, snapshot, self.spec.estimator)[0]
+
+    def promoted(self, snapshot: TrainingSet) -> Version:
+        version = self.train(snapshot)
+        verdict, *_ = judge(self.lake, self.spec, version)
+        assert verdict.passed, verdict.reasons()
+        promote(self.lake, self.registry, self.spec, version)
+        return version
+
+    def recorded(self, version: Version) -> dict:
+        return next(
+            dict(r.evidence)
+            for r in self.lake.ledger().records(TRAINING, self.spec.name)
+            if r.evidence["version"] == version.version
+        )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests, as the registry's tables take seconds to make; each test has a model of its own."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def world(home: Path, request: pytest.FixtureRequest) -> World:
+    return World(home, SPEC.model_copy(update={"name": request.node.originalname}))
+
+
+def coefficients(version: Version) -> np.ndarray:
+    return load_model(Path(version.artifact).read_bytes(), version.tags["artifact_digest"]).coef_
+
+
+def by_hand(*spans: tuple[int, int], turned_from: int | None = None) -> np.ndarray:
+    """Fitted on the days of the first span, then partially on those of the others; none of the reference days."""
+    model = SGDClassifier(loss="log_loss", alpha=0.01, random_state=0)
+    frame = examples(60, turned_from)
+    for i, (first, end) in enumerate(spans):
+        days = (frame["event_timestamp"] - START) // DAY
+        rows = frame[(days >= first) & (days < end)]
+        (model.partial_fit if i else model.fit)(rows[["x", "z"]], rows["label"])
+    return model.coef_
+
+
+def test_a_line_of_trainings_learns_each_example_once_and_never_those_that_it_keeps(world: World) -> None:
+    first = world.promoted(world.snapshot(20))  # days 0 to 14, of which 11 to 14 are the reference
+    np.testing.assert_array_equal(coefficients(first), by_hand((0, 11)))
+    second = world.promoted(world.snapshot(24))
+    np.testing.assert_array_equal(coefficients(second), by_hand((0, 11), (15, 19)))
+    third = world.train(world.snapshot(30))
+    np.testing.assert_array_equal(coefficients(third), by_hand((0, 11), (15, 19), (19, 25)))
+
+    assert world.recorded(first)["line"]["started_from"] is None
+    line = world.recorded(third)["line"]
+    assert line["reference"] == [(START + 11 * DAY).isoformat(), (START + 15 * DAY).isoformat()]
+    assert line["started_from"] == {
+        "version": second.version,
+        "artifact_digest": second.tags["artifact_digest"],
+        "training_set": second.tags["training_set"],
+        "split_at": (START + 19 * DAY).isoformat(),
+    }
+
+    # A run that is repeated, as after a crash, makes the same model, also once that one is the champion.
+    repeated = world.train(world.snapshot(24))
+    assert (repeated.version, repeated.tags["artifact_digest"]) == (second.version, second.tags["artifact_digest"])
+
+    # After a rollback it goes on from the model that it went back to.
+    rollback(world.lake, world.registry, world.spec.name, "too many late alarms")
+    later = world.train(world.snapshot(31))
+    np.testing.assert_array_equal(coefficients(later), by_hand((0, 11), (15, 26)))
+
+
+def test_a_concept_that_was_forgotten_fails_the_gate(world: World) -> None:
+    first = world.promoted(world.snapshot(20, turned_from=15))
+    challenger = world.train(world.snapshot(40, turned_from=15))
+    line = line_of(world.lake, world.spec, challenger.version)
+    assert line.started_from is not None and line.started_from["version"] == first.version
+    verdict, *_ = judge(world.lake, world.spec, challenger)
+    failed = [check for check in verdict.checks if not check.passed]
+    assert [check.name for check in failed] == ["remembers"]
+    assert "800 older examples that no training has seen" in failed[0].detail
+
+
+def test_a_champion_of_another_line_begins_a_new_one(world: World) -> None:
+    world.promoted(world.snapshot(20))
+    later, path = world.snapshot(24), SPEC.estimator.path
+    assert find_line(world.lake, world.spec, later, world.spec.estimator).started_from is not None
+    for changes in (
+        {"estimator": EstimatorSpec(path=path, params={"loss": "log_loss", "alpha": 0.02})},
+        {"strategy": StrategySpec(kind="incremental")},
+        {"inputs": {"x": "numeric"}},
+        {"seed": 5},
+    ):
+        spec = world.spec.model_copy(update=changes)
+        assert find_line(world.lake, spec, later, spec.estimator).started_from is None
+
+
+def test_a_strategy_that_begins_anew_records_what_it_did_before(home: Path) -> None:
+    world = World(home, SPEC.model_copy(update={"name": "anew", "strategy": StrategySpec()}))
+    version = world.train(world.snapshot(20))
+    assert not {"line", "strategy", "weight"} & set(world.recorded(version))
+    np.testing.assert_array_equal(coefficients(version), by_hand((0, 15)))
