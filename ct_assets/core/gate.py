@@ -336,7 +336,7 @@ def _remembers(
     """Whether a model that learned from new rows only is still as good on old ones (French 1999)."""
     name, metric = "remembers", policy.metric
     if reference is None or champion is None:
-        return Check(name=name, passed=True, detail="not asked for, or the first of its line of trainings")
+        return Check(name=name, passed=True, detail="not asked for, or the first of its lineage")
     labels, problem = task.encode(reference.label)
     if problem or len(reference.label) < policy.min_slice_rows:
         needed = f"at least {policy.min_slice_rows} (min_slice_rows)" + (f" with {task.needs}" if task.needs else "")

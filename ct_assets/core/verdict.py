@@ -24,7 +24,7 @@ CHECKS = {
     "calibrated": "The calibration error is within its limit.",
     "fast_enough": "A prediction takes no longer than its limit.",
     "small_enough": "The artifact is no larger than its limit.",
-    "remembers": "On older examples that no training of its line has seen, it is not much worse than the champion.",
+    "remembers": "On older examples that no training of its lineage has seen, it is not much worse than the champion.",
     "no_leak": "No single feature tells the label almost alone; a warning, with its name.",
 }
 """The gate's checks and what each holds a challenger to.

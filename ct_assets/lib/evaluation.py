@@ -22,7 +22,7 @@ from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import load_artifact
 from ct_assets.lake.training_set import load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
-from ct_assets.lib.lineage import line_of
+from ct_assets.lib.lineage import lineage_of
 from ct_assets.lib.model_data import common, model_key, read_report, releases_of
 from ct_assets.lib.provenance import code_version
 from ct_assets.resources.lake import LakeResource
@@ -84,7 +84,7 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
     naive_examples = read_examples(lake.lake(), snapshot, "train", ["label", *([column] if column else [])])
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
     reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
-    older = line_of(lake, spec, challenger.version).kept_back(lake, snapshot)
+    older = lineage_of(releases, challenger.version).kept_back(lake.lake(), snapshot)
     verdict = validate_new_model(
         model,
         reigning,

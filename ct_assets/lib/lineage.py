@@ -1,4 +1,4 @@
-"""Lines of trainings: each goes on from the champion of its moment, and none sees what the first one kept back."""
+"""Trainings that go on from the champion of their moment; none of a lineage sees what its first one kept back."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,21 +13,21 @@ from ct_assets.core.ledger import TRAINING
 from ct_assets.core.lesson import Start
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
-from ct_assets.lib.model_data import releases_of
-from ct_assets.resources.lake import LakeResource
 
 
 @dataclass(frozen=True)
-class Line:
+class Lineage:
     """Where a training comes from; the empty one for a strategy that always begins anew.
 
     Attributes:
-        digest: What all trainings of a line have in common: estimator, inputs, strategy, definitions of the features.
+        digest: What all of its trainings have in common: estimator, inputs, strategy, definitions of the features.
         split_at: It knows the examples of its training set from before this moment, ISO 8601 in UTC.
         reference: First and last moment of the examples kept from all of them, ISO 8601 in UTC, the last excluded.
         started_from: `version`, `artifact_digest`, `training_set` and its `split_at` of the champion that this one
-            went on from; None for the first of a line.
+            went on from; None for the first of a lineage.
     """
 
     digest: str | None = None
@@ -39,15 +39,15 @@ class Line:
         """The examples without those that are kept back."""
         return examples[~self._is_kept_back(examples)].reset_index(drop=True)
 
-    def kept_back(self, lake: LakeResource, snapshot: TrainingSet) -> pd.DataFrame | None:
+    def kept_back(self, lake: Lake, snapshot: TrainingSet) -> pd.DataFrame | None:
         """The examples to judge on what was forgotten; None when nothing is kept or nothing can be forgotten yet."""
         if self.started_from is None or self.reference is None:
             return None
-        examples = read_examples(lake.lake(), snapshot, "train")
+        examples = read_examples(lake, snapshot, "train")
         return examples[self._is_kept_back(examples)].reset_index(drop=True)
 
-    def start(self, lake: LakeResource, spec: ModelSpec, examples: pd.DataFrame) -> Start | None:
-        """The champion to go on from, and which of the examples are new to it; None for the first of a line.
+    def start(self, lake: Lake, releases: Releases, spec: ModelSpec, examples: pd.DataFrame) -> Start | None:
+        """The champion to go on from, and which of the examples are new to it; None for the first of a lineage.
 
         Raises:
             ArtifactError: The champion's bytes are not the judged ones, or it may not serve.
@@ -55,15 +55,14 @@ class Line:
         """
         if self.started_from is None:
             return None
-        releases = releases_of(lake, spec)
         release = releases.get(self.started_from["version"])
         releases.check(release)
         # A copy of its own: what `Releases.load` keeps in memory scores and is judged against.
         model = load_model(
             Path(release.artifact).read_bytes(), self.started_from["artifact_digest"], spec.trusted_types
         )
-        learned = load_training_set(lake.lake(), self.started_from["training_set"])
-        seen = read_examples(lake.lake(), replace(learned, split_at=self.started_from["split_at"]), "train")
+        learned = load_training_set(lake, self.started_from["training_set"])
+        seen = read_examples(lake, replace(learned, split_at=self.started_from["split_at"]), "train")
         id_column = spec.events.id_column
         return Start(model, ~examples[id_column].isin(seen[id_column]).to_numpy())
 
@@ -71,7 +70,7 @@ class Line:
         """What to record of a training, beyond what is recorded of all of them."""
         changed = {"strategy": spec.strategy.model_dump(mode="json")} if spec.strategy != StrategySpec() else {}
         weighted = {"weight": spec.weight} if spec.weight else {}
-        return changed | weighted | ({"line": asdict(self)} if self.digest else {})
+        return changed | weighted | ({"lineage": asdict(self)} if self.digest else {})
 
     def _is_kept_back(self, examples: pd.DataFrame) -> "pd.Series[bool]":
         if self.reference is None:
@@ -80,24 +79,24 @@ class Line:
         return (examples["event_timestamp"] >= first) & (examples["event_timestamp"] < end)
 
 
-def find_line(lake: LakeResource, spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec) -> Line:
-    """Tell what a training on a snapshot goes on from: the champion of that moment, if it is of the same line.
+def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec) -> Lineage:
+    """Tell what a training on a snapshot goes on from: the champion of that moment, if it is of the same lineage.
 
-    Without such a champion (none yet, or one of another estimator, strategy or feature version) a new line begins with
-    a training on all examples. A champion that was made of this very snapshot is this training's own outcome: a
+    Without such a champion (none yet, or one of another estimator, strategy or feature version) a new lineage begins
+    with a training on all examples. A champion that was made of this very snapshot is this training's own outcome: a
     repeated run goes on from what it went on from then.
     """
     if not spec.strategy.continues:
-        return Line()
+        return Lineage()
     identity = _identity(spec, snapshot, estimator)
-    champion = releases_of(lake, spec).champion_at(pd.Timestamp(snapshot.as_of))
-    record = None if champion is None else _record(lake, spec, champion.version)
-    if champion is None or record is None or record.get("line", {}).get("digest") != identity:
-        return Line(identity, snapshot.split_at, _reference(spec, snapshot))
-    former = _read(record["line"])
+    champion = releases.champion_at(pd.Timestamp(snapshot.as_of))
+    record = None if champion is None else _record(releases, champion.version)
+    if champion is None or record is None or record.get("lineage", {}).get("digest") != identity:
+        return Lineage(identity, snapshot.split_at, _reference(spec, snapshot))
+    former = _read(record["lineage"])
     if (champion.training_set, former.split_at) == (snapshot.digest, snapshot.split_at):
         return former
-    return Line(
+    return Lineage(
         identity,
         snapshot.split_at,
         former.reference,
@@ -110,15 +109,16 @@ def find_line(lake: LakeResource, spec: ModelSpec, snapshot: TrainingSet, estima
     )
 
 
-def line_of(lake: LakeResource, spec: ModelSpec, version: str) -> Line:
-    """Where a version comes from, as it was recorded; the empty line for one of no line."""
-    record = _record(lake, spec, version)
-    return _read(record["line"]) if record and "line" in record else Line()
+def lineage_of(releases: Releases, version: str) -> Lineage:
+    """Where a version comes from, as it was recorded; the empty one for a training of none."""
+    record = _record(releases, version)
+    return _read(record["lineage"]) if record and "lineage" in record else Lineage()
 
 
 def _identity(spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec) -> str:
     return digest(
         {
+            "task": [spec.task, *spec.classes, *map(str, spec.quantiles)],
             "estimator": estimator,
             "inputs": list(spec.inputs.items()),
             "strategy": spec.strategy,
@@ -136,12 +136,12 @@ def _reference(spec: ModelSpec, snapshot: TrainingSet) -> tuple[str, str] | None
     return (end - spec.strategy.reference).isoformat(), end.isoformat()
 
 
-def _record(lake: LakeResource, spec: ModelSpec, version: str) -> Mapping[str, Any] | None:
-    found = [r for r in lake.ledger().records(TRAINING, spec.name) if r.evidence["version"] == version]
+def _record(releases: Releases, version: str) -> Mapping[str, Any] | None:
+    found = [r for r in releases.ledger.records(TRAINING, releases.model) if r.evidence["version"] == version]
     return found[-1].evidence if found else None
 
 
-def _read(content: Mapping[str, Any]) -> Line:
+def _read(content: Mapping[str, Any]) -> Lineage:
     kept = content["reference"]
     reference = (kept[0], kept[1]) if kept else None
-    return Line(content["digest"], content["split_at"], reference, content["started_from"])
+    return Lineage(content["digest"], content["split_at"], reference, content["started_from"])

@@ -23,8 +23,8 @@ from ct_assets.lake.training_set import (
 from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
 from ct_assets.lib.evaluation import build_evaluation
-from ct_assets.lib.lineage import find_line
-from ct_assets.lib.model_data import common, model_key
+from ct_assets.lib.lineage import find_lineage
+from ct_assets.lib.model_data import common, model_key, releases_of
 from ct_assets.lib.outcomes import labels_known
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
@@ -136,10 +136,11 @@ def train_and_register(
 
     The same model of the same snapshot is registered once.
     """
-    line = find_line(lake, spec, snapshot, estimator)
-    examples = line.for_training(read_examples(lake.lake(), snapshot, "train"))
+    releases = releases_of(lake, spec)
+    lineage = find_lineage(releases, spec, snapshot, estimator)
+    examples = lineage.for_training(read_examples(lake.lake(), snapshot, "train"))
     holdout = read_examples(lake.lake(), snapshot, "holdout")
-    trained = train(spec, examples, holdout, estimator, line.start(lake, spec, examples))
+    trained = train(spec, examples, holdout, estimator, lineage.start(lake.lake(), releases, spec, examples))
     facts = {
         "artifact_digest": trained.digest,
         "training_set": snapshot.digest,
@@ -151,7 +152,7 @@ def train_and_register(
         "code_version": code_version(),
         "environment_digest": environment_digest(),
         "train_rows": snapshot.train_rows,
-        **line.facts(spec),
+        **lineage.facts(spec),
     }
     measured = {"fit_seconds": trained.seconds, "peak_mb": trained.peak_mb, "artifact_mb": len(trained.payload) / 1e6}
     training = f"{snapshot.digest[:16]}-{trained.digest[:16]}-{snapshot.as_of}"

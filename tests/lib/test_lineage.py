@@ -15,11 +15,13 @@ from ct_assets.core.artifact import load_model
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.ledger import TRAINING
 from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
+from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import TrainingSet
 from ct_assets.lib.evaluation import judge
-from ct_assets.lib.lineage import find_line, line_of
+from ct_assets.lib.lineage import find_lineage, lineage_of
 from ct_assets.lib.promotion import promote, rollback
 from ct_assets.lib.training import train_and_register
 from ct_assets.resources.lake import LakeResource
@@ -89,6 +91,10 @@ class World:
         (folder / "manifest.json").write_text(json.dumps(asdict(made)))
         return made
 
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.home, Line(self.spec.name), self.lake.ledger())
+
     def train(self, snapshot: TrainingSet) -> Version:
         return train_and_register(self.lake, self.registry, self.spec, snapshot, self.spec.estimator)[0]
 
@@ -96,7 +102,7 @@ class World:
         version = self.train(snapshot)
         verdict, *_ = judge(self.lake, self.spec, version)
         assert verdict.passed, verdict.reasons()
-        promote(self.lake, self.registry, self.spec, version)
+        promote(self.lake, self.registry, self.spec, Line(self.spec.name), version)
         return version
 
     def recorded(self, version: Version) -> dict:
@@ -133,7 +139,7 @@ def by_hand(*spans: tuple[int, int], turned_from: int | None = None) -> np.ndarr
     return model.coef_
 
 
-def test_a_line_of_trainings_learns_each_example_once_and_never_those_that_it_keeps(world: World) -> None:
+def test_a_lineage_learns_each_example_once_and_never_those_that_it_keeps(world: World) -> None:
     first = world.promoted(world.snapshot(20))  # days 0 to 14, of which 11 to 14 are the reference
     np.testing.assert_array_equal(coefficients(first), by_hand((0, 11)))
     second = world.promoted(world.snapshot(24))
@@ -141,10 +147,10 @@ def test_a_line_of_trainings_learns_each_example_once_and_never_those_that_it_ke
     third = world.train(world.snapshot(30))
     np.testing.assert_array_equal(coefficients(third), by_hand((0, 11), (15, 19), (19, 25)))
 
-    assert world.recorded(first)["line"]["started_from"] is None
-    line = world.recorded(third)["line"]
-    assert line["reference"] == [(START + 11 * DAY).isoformat(), (START + 15 * DAY).isoformat()]
-    assert line["started_from"] == {
+    assert world.recorded(first)["lineage"]["started_from"] is None
+    lineage = world.recorded(third)["lineage"]
+    assert lineage["reference"] == [(START + 11 * DAY).isoformat(), (START + 15 * DAY).isoformat()]
+    assert lineage["started_from"] == {
         "version": second.version,
         "artifact_digest": second.tags["artifact_digest"],
         "training_set": second.tags["training_set"],
@@ -156,7 +162,7 @@ def test_a_line_of_trainings_learns_each_example_once_and_never_those_that_it_ke
     assert (repeated.version, repeated.tags["artifact_digest"]) == (second.version, second.tags["artifact_digest"])
 
     # After a rollback it goes on from the model that it went back to.
-    rollback(world.lake, world.registry, world.spec.name, "too many late alarms")
+    rollback(world.lake, world.registry, Line(world.spec.name), "too many late alarms")
     later = world.train(world.snapshot(31))
     np.testing.assert_array_equal(coefficients(later), by_hand((0, 11), (15, 26)))
 
@@ -164,18 +170,18 @@ def test_a_line_of_trainings_learns_each_example_once_and_never_those_that_it_ke
 def test_a_concept_that_was_forgotten_fails_the_gate(world: World) -> None:
     first = world.promoted(world.snapshot(20, turned_from=15))
     challenger = world.train(world.snapshot(40, turned_from=15))
-    line = line_of(world.lake, world.spec, challenger.version)
-    assert line.started_from is not None and line.started_from["version"] == first.version
+    lineage = lineage_of(world.releases, challenger.version)
+    assert lineage.started_from is not None and lineage.started_from["version"] == first.version
     verdict, *_ = judge(world.lake, world.spec, challenger)
     failed = [check for check in verdict.checks if not check.passed]
     assert [check.name for check in failed] == ["remembers"]
     assert "800 older examples that no training has seen" in failed[0].detail
 
 
-def test_a_champion_of_another_line_begins_a_new_one(world: World) -> None:
+def test_a_champion_of_another_lineage_begins_a_new_one(world: World) -> None:
     world.promoted(world.snapshot(20))
     later, path = world.snapshot(24), SPEC.estimator.path
-    assert find_line(world.lake, world.spec, later, world.spec.estimator).started_from is not None
+    assert find_lineage(world.releases, world.spec, later, world.spec.estimator).started_from is not None
     for changes in (
         {"estimator": EstimatorSpec(path=path, params={"loss": "log_loss", "alpha": 0.02})},
         {"strategy": StrategySpec(kind="incremental")},
@@ -183,11 +189,11 @@ def test_a_champion_of_another_line_begins_a_new_one(world: World) -> None:
         {"seed": 5},
     ):
         spec = world.spec.model_copy(update=changes)
-        assert find_line(world.lake, spec, later, spec.estimator).started_from is None
+        assert find_lineage(world.releases, spec, later, spec.estimator).started_from is None
 
 
 def test_a_strategy_that_begins_anew_records_what_it_did_before(home: Path) -> None:
     world = World(home, SPEC.model_copy(update={"name": "anew", "strategy": StrategySpec()}))
     version = world.train(world.snapshot(20))
-    assert not {"line", "strategy", "weight"} & set(world.recorded(version))
+    assert not {"lineage", "strategy", "weight"} & set(world.recorded(version))
     np.testing.assert_array_equal(coefficients(version), by_hand((0, 15)))
