@@ -70,7 +70,7 @@ def measured(arm: str, examples: pd.DataFrame, rest: pd.DataFrame, truth: Scores
     started = time.perf_counter()
     trained = train(spec, examples, rest.head(100))
     seconds = time.perf_counter() - started
-    scores = predict(spec, load_model(trained.payload, trained.digest), rest).to_numpy()
+    scores = predict(spec, load_model(trained.payload, trained.digest), rest)
     top = np.argsort(truth)[-len(truth) // 10 :]
     return {
         "auc": auc(rest["label"], scores),

@@ -77,7 +77,8 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
     for rule in field.metadata:
         for name, words in _BOUNDS.items():
             if (bound := getattr(rule, name, None)) is not None:
-                yield f"{words} {bound:g}" if name != "min_length" else f"{words} {bound} of them"
+                told = f"{bound:g}" if isinstance(bound, int | float) else f"`{bound}`"
+                yield f"{words} {told}" if name != "min_length" else f"{words} {told} of them"
         if pattern := getattr(rule, "pattern", None):
             yield f"as `{pattern}`"
 
