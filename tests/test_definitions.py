@@ -44,7 +44,7 @@ def test_every_asset_says_what_it_is_whose_it_is_and_where_it_belongs(specs: lis
         for spec in specs
     }
     assert {name: fields for name, fields in lacking.items() if fields} == {}
-    assert {spec.group_name for spec in specs} == {"data", "flight_delay"}
+    assert {spec.group_name for spec in specs} == {"flights", "flight_delay"}
 
 
 def test_every_condition_can_be_evaluated_by_the_daemon(specs: list[dg.AssetSpec]) -> None:

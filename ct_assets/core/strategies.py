@@ -61,7 +61,7 @@ class StrategySpec(Strict):
     @model_validator(mode="after")
     def _options_of_what_was_chosen(self) -> Self:
         for name, (choice, values, needed) in _OPTIONS.items():
-            given = name in self.model_fields_set and getattr(self, name) is not None
+            given = getattr(self, name) != type(self).model_fields[name].default
             chosen = getattr(self, choice) in values
             if given and not chosen:
                 raise ValueError(

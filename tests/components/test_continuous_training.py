@@ -143,7 +143,7 @@ MISTAKES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "no way to mature": (lambda: without("label.delay"), "none of delay, horizon and matures_at given"),
     "a label of another task for want of one": (
         lambda: attributes(label=attributes()["label"] | {"absent": 2}),
-        "absent is 2; expected 0 or 1, as the task is binary",
+        "absent is 2: 1 of 1 are neither 0 nor 1",
     ),
     "no features": (lambda: without("feature_sets"), "neither feature_sets nor own_feature_sets names any"),
     "no inputs": (lambda: attributes(inputs={}), "inputs.*at least 1"),

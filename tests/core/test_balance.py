@@ -37,7 +37,7 @@ def scores(estimator: dict, balance: str, **options: float) -> np.ndarray:
     assert train(spec, TRAIN, REST.head(10)).payload == trained.payload
     model = load_model(trained.payload, trained.digest)
     assert isinstance(model, PriorCorrected) == (balance != "none")
-    return predict(spec, model, REST).to_numpy()
+    return predict(spec, model, REST)
 
 
 def test_the_simulation_has_half_a_percent_of_positives() -> None:

@@ -24,7 +24,7 @@ def written(text: str) -> EstimatorSpec:
 def trained_and_loaded(spec: ModelSpec) -> tuple[Trained, np.ndarray]:
     trained = train(spec, examples(), examples(100, 4))
     model = load_model(trained.payload, trained.digest, spec.trusted_types)
-    return trained, predict(spec, model, examples(100, 4)).to_numpy()
+    return trained, predict(spec, model, examples(100, 4))
 
 
 def test_a_pipeline_in_yaml_is_the_pipeline_in_python() -> None:

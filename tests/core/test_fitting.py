@@ -192,7 +192,7 @@ class Scorer:
         self.spec, self.model = spec, loaded(trained)
 
     def predict_proba(self, frame: pd.DataFrame):
-        return predict(self.spec, self.model, frame).to_numpy()
+        return predict(self.spec, self.model, frame)
 
 
 def remembers(challenger: Scorer, champion: Scorer, older: pd.DataFrame, **policy: float):

@@ -25,12 +25,10 @@ from ct_assets.lib.diagnosis.inputs import (
 )
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.queries import (
-    CONTRACTS,
     EVENTS,
     FEATURES,
     LABELS,
     SOURCES,
-    contracts_hold_together,
     events_bind,
     features_bind,
     labels_bind,
@@ -61,7 +59,6 @@ Check = Callable[[Examined], Iterator[Finding]]
 
 LOADING: Mapping[str, Check] = {
     SOURCES: sources_exist,
-    CONTRACTS: contracts_hold_together,
     EVENTS: events_bind,
     LABELS: labels_bind,
     FEATURES: features_bind,

@@ -1,10 +1,7 @@
 """Checks of the estimator: that it is there, takes its parameters, fits the task, and can be stored without pickle."""
 
 import ast
-import inspect
-import re
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -84,9 +81,6 @@ def it_can_be_trained(model: Examined) -> Iterator[Finding]:
     rows = trial_rows(spec)
     try:
         built = spec.estimator.build(spec.seed)
-    except TypeError as error:
-        yield _error(model, "estimator.params", _parameters(spec, error), "parameters that it takes", "rename it")
-        return
     except Exception as error:
         yield _error(model, "estimator", _told(error), "an estimator", "mend what it raises when it is built")
         return
@@ -145,18 +139,6 @@ def trial_rows(spec: ModelSpec) -> pd.DataFrame:
     if spec.task == "multiclass":
         return frame.assign(label=np.array(spec.classes, dtype=object)[turns % len(spec.classes)])
     return frame.assign(label=random.normal(size=ROWS))
-
-
-def _parameters(spec: ModelSpec, error: TypeError) -> str:
-    """What is wrong with the parameters, with the nearest that the estimator takes."""
-    refused = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if refused is None:
-        return _told(error)
-    module, _, name = spec.estimator.path.rpartition(".")
-    factory = getattr(import_module(module), name)
-    # A factory may hand its arguments on to a class that the message names.
-    takes = next((c for c in _estimators() if c.__name__ == refused[1]), factory)
-    return unknown(f"parameter of {refused[1]}", refused[2], inspect.signature(takes).parameters)
 
 
 def _estimators() -> Iterator[type]:

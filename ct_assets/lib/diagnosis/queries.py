@@ -13,7 +13,7 @@ from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.tables import MOMENT, SPAN, bound, in_words, schema_of
 from ct_assets.lib.features import FeatureSql
 
-SOURCES, EVENTS, LABELS, FEATURES, CONTRACTS = "sources", "events", "labels", "feature SQL", "contracts"
+SOURCES, EVENTS, LABELS, FEATURES = "sources", "events", "labels", "feature SQL"
 ZONE = "a moment with a time zone (TIMESTAMPTZ); `AT TIME ZONE 'UTC'` gives one to a TIMESTAMP"
 
 
@@ -48,25 +48,6 @@ def sources_exist(model: Examined) -> Iterator[Finding]:
         yield Finding("error", SOURCES, model.file, f"reads {told}", expected, "give them one domain")
 
 
-def contracts_hold_together(model: Examined) -> Iterator[Finding]:
-    """The contracts that the model reads say when rows became known, with a time zone, and have their key."""
-    read = {model.spec.events.source, model.spec.label.source, *(s.source.name for s in model.feature_sets)}
-    for source in (model.sources[name] for name in sorted(read & model.sources.keys())):
-        schema, where = schema_of(source), f"contract of {source.name}"
-        for key in source.key:
-            if key not in schema.names:
-                yield Finding("error", CONTRACTS, f"{where}: key", unknown("column", key, schema.names))
-        if "known_at" not in schema.names:
-            yield Finding(
-                "error", CONTRACTS, where, "no column known_at", "when each row became known, datetime64[us, UTC]"
-            )
-        for name, kind in zip(schema.names, schema.types, strict=True):
-            if pa.types.is_timestamp(kind) and kind != MOMENT:
-                yield Finding(
-                    "error", CONTRACTS, f"{where}: {name}", "moments without a time zone", "datetime64[us, UTC]"
-                )
-
-
 def events_bind(model: Examined) -> Iterator[Finding]:
     """The events' SQL fits its source and yields what the platform reads, with the right types."""
     events = model.spec.events
@@ -74,7 +55,7 @@ def events_bind(model: Examined) -> Iterator[Finding]:
     if found is None:
         return
     needed = {events.id_column: "events.id_column", "event_timestamp": "the moment of prediction"}
-    if own := getattr(model.spec.label, "matures_at", None):
+    if own := model.spec.label.matures_at:
         needed[own] = "label.matures_at"
         yield from _moment(model, EVENTS, "events.sql", found, own)
     needed |= dict.fromkeys(model.spec.entities, "entities") | dict.fromkeys(model.spec.request, "request")
@@ -92,7 +73,7 @@ def labels_bind(model: Examined) -> Iterator[Finding]:
     label, id_column = model.spec.label, model.spec.events.id_column
     needed = {id_column: "events.id_column", "label": "what became of the event", "known_at": "when that was known"}
     more: dict[str, pa.Schema] = {}
-    if getattr(label, "horizon", None) is not None:
+    if label.horizon is not None:
         # Its labels are known when the horizon has passed, and it looks the events up that are asked about.
         del needed["known_at"]
         more["events"] = _asked(model)

@@ -48,7 +48,7 @@ def rules_make_sense(model: Examined) -> Iterator[Finding]:
             "one of gate.floor and gate.beat_baseline",
             "the first model has no champion to compare with, so it may serve however bad it is",
         )
-    delay = getattr(spec.label, "reach", spec.label.delay)
+    delay = spec.label.reach
     window = timedelta(days=policy.performance_window_days)
     if policy.performance_drop is not None and delay is not None and delay > window:
         yield _warn(

@@ -36,7 +36,7 @@ def nothing_is_known_too_early(model: Examined) -> Iterator[Finding]:
             yield Finding("error", TIME, f"FeatureSql {view!r}", found, "what was known at `created`", remedy)
     label = model.spec.label
     # Labels of a horizon are known when it has passed, whatever the SQL says.
-    if getattr(label, "horizon", None) is None and label.source in model.sources:
+    if label.horizon is None and label.source in model.sources:
         found = _too_early(model.sources[label.source], label.sql, "known_at", {})
         looked += found is not None
         if found:
