@@ -7,7 +7,7 @@ is the plan as it stood before: `tailnum` is the aircraft of the record, null fo
 
 import importlib.util
 import zipfile
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from ct_assets.feeds import Delivery, parquet_bytes
+from ct_assets.feeds.days import Days
 
 __all__ = ["NycFlights", "next_clock"]
 
@@ -90,9 +91,9 @@ class NycFlights:
         self._airports = airports
         raw = _read_csv(folder / "flights.csv.zip")
         flights = _flights(raw, airports)
-        self._flights = _Days(flights, by="known_at", order=["sched_dep", "flight_id"])
-        self._outcomes = _Days(_outcomes(flights, raw), by="known_at", order=["flight_id", "kind"])
-        self._weather = _Days(_weather(_read_csv(folder / "weather.csv")), by="observed_at", order=["origin"])
+        self._flights = Days(flights, by="known_at", order=["sched_dep", "flight_id"])
+        self._outcomes = Days(_outcomes(flights, raw), by="known_at", order=["flight_id", "kind"])
+        self._weather = Days(_weather(_read_csv(folder / "weather.csv")), by="observed_at", order=["origin"])
         self.first_day = min(days.first for days in (self._flights, self._outcomes, self._weather))
         self.last_day = max(days.last for days in (self._flights, self._outcomes, self._weather))
 
@@ -125,22 +126,6 @@ class NycFlights:
         sent = {source: table for source, table in sent.items() if table.num_rows}
         sent["weather"] = self._weather.rows(day)
         return [_delivery(source, day, table) for source, table in sent.items()]
-
-
-class _Days:
-    """A table sorted by a UTC moment, cut into days without a copy."""
-
-    def __init__(self, table: pa.Table, *, by: str, order: list[str]) -> None:
-        self._table = table.sort_by([(column, "ascending") for column in (by, *order)])
-        moments = self._table[by].to_numpy()
-        self._days = moments.astype("datetime64[D]")
-        self.first: date = self._days[0].item()
-        self.last: date = self._days[-1].item()
-
-    def rows(self, day: date) -> pa.Table:
-        """Return the rows whose moment lies in [day 00:00, next day 00:00) UTC."""
-        start, stop = np.searchsorted(self._days, [np.datetime64(day), np.datetime64(day + timedelta(days=1))])
-        return self._table.slice(start, stop - start)
 
 
 def next_clock(after: pd.DatetimeIndex, clock: np.ndarray, zone: str) -> pd.DatetimeIndex:
