@@ -1,43 +1,20 @@
-"""Feature views over the lake.
-
-A source's path is relative to the lake and names a dataset's manifest; the offline store reads the files listed there.
-Every row carries `created`, the moment it was known, and historical retrieval always filters by it.
-"""
+"""Feature views of the flights."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from feast import FeatureView, Field, FileSource, RequestSource
-from feast.data_format import ParquetFormat
-from feast.entity import Entity
+from feast import Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
+from feast.types import FeastType, Float64, Int64, UnixTimestamp
 
 from feature_repo.entities import carrier, destination, network, origin, origin_hour, route, tail
+from feature_repo.lake_views import lake_view
 
 OWNER = "data@ct-assets.example"
 
 
-def _view(
-    name: str, entity: Entity, *, ttl: timedelta, features: dict[str, FeastType], description: str, upstream: str
-) -> FeatureView:
-    source = FileSource(
-        name=name,
-        path=f"features/{name}/manifest.json",
-        file_format=ParquetFormat(),
-        timestamp_field="event_timestamp",
-        created_timestamp_column="created",
-    )
-    return FeatureView(
-        name=name,
-        entities=[entity],
-        ttl=ttl,
-        source=source,
-        schema=[Field(name=entity.join_key, dtype=String), *(Field(name=n, dtype=t) for n, t in features.items())],
-        description=description,
-        owner=OWNER,
-        tags={"upstream": upstream, "dagster/asset_key": f"features/{name}"},
-    )
+_view = partial(lake_view, owner=OWNER)
 
 
 def _delays(prefix: str, windows: dict[str, tuple[str, ...]]) -> dict[str, FeastType]:
