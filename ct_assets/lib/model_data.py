@@ -100,10 +100,9 @@ def score_day(
     frame = pd.concat([frame, task.frame(predictions).set_index(frame.index)], axis=1)
     frame["model_version"] = pd.Series([champion.version if champion else None] * len(frame), dtype="object")
     frame[FEATURES_DIGEST] = versions_digest(service_versions(store, spec.feature_service))
-    schema = pa.Schema.from_pandas(frame, preserve_index=False)
-    for name in ("model_version", *task.text_columns):
-        # A day without a champion has no value to tell the type of the column from.
-        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.string()))
+    # Columns of text have no values to tell their type from on a day without events, or without a champion.
+    found = pa.Schema.from_pandas(frame, preserve_index=False)
+    schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in found])
     return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None
 
 
