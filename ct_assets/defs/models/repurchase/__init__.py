@@ -1,0 +1,1 @@
+"""The model of customers who buy again."""
