@@ -141,16 +141,6 @@ def trial_rows(spec: ModelSpec) -> pd.DataFrame:
     return frame.assign(label=random.normal(size=ROWS))
 
 
-def _estimators() -> Iterator[type]:
-    from sklearn.base import BaseEstimator
-
-    left: list[type] = [BaseEstimator]
-    while left:
-        found = left.pop()
-        yield found
-        left += found.__subclasses__()
-
-
 def _error(model: Examined, field: str, found: str, expected: str, remedy: str) -> Finding:
     return Finding("error", TRIAL, model.at(field), found, expected, remedy)
 
