@@ -1,10 +1,9 @@
 """The mistakes an upstream system makes on fixed days of the demo, and how it sends the data again."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,9 +11,8 @@ import pyarrow.parquet as pq
 from ct_assets.feeds import Delivery, parquet_bytes
 from ct_assets.feeds.nycflights import NycFlights
 
-__all__ = ["FAULTS", "PlantedFault", "deliveries", "planted_faults"]
+__all__ = ["FAULTS", "PlantedFault", "deliveries", "in_waves", "planted_faults"]
 
-FaultKind = Literal["kilometres", "missing_column", "truncated", "duplicate"]
 KILOMETRES_PER_MILE = 1.609344  # exact, by the international yard and pound agreement of 1959
 
 
@@ -31,7 +29,7 @@ class PlantedFault:
     expected : what the platform should do, in words
     """
 
-    kind: FaultKind
+    kind: str
     source: str
     day: date
     resent: str
@@ -96,11 +94,25 @@ def deliveries(feed: NycFlights, day: date, faults: bool = True) -> list[list[De
     first = feed.day(day)
     if day == feed.first_day:
         first = feed.reference() + first
-    second: list[Delivery] = []
-    for fault in planted_faults(day) if faults else ():
+    return in_waves(first, planted_faults(day) if faults else (), _DAMAGE)
+
+
+def in_waves(
+    sent: list[Delivery], faults: Iterable[PlantedFault], damage: Mapping[str, Callable[[bytes], bytes]]
+) -> list[list[Delivery]]:
+    """Return a day's files with its mistakes, and as a second wave the files that make up for them.
+
+    Parameters
+    ----------
+    sent : the undamaged files of the day, in landing order
+    faults : the mistakes planted on that day
+    damage : kind of mistake -> what it does to the bytes of a file
+    """
+    first, second = list(sent), []
+    for fault in faults:
         index = next(i for i, each in enumerate(first) if each.source == fault.source)
         good = first[index]
-        first[index] = replace(good, payload=_DAMAGE[fault.kind](good.payload))
+        first[index] = replace(good, payload=damage[fault.kind](good.payload))
         second.append(replace(good, name=fault.resent))
     return [first, second] if second else [first]
 
@@ -124,7 +136,7 @@ def _unharmed(payload: bytes) -> bytes:
     return payload
 
 
-_DAMAGE: dict[FaultKind, Callable[[bytes], bytes]] = {
+_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "kilometres": _in_kilometres,
     "missing_column": _without_delay,
     "truncated": _truncated,

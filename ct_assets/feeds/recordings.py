@@ -37,7 +37,14 @@ def _flights() -> Recording:
     return Recording(feed.first_day, feed.last_day, "flights", partial(deliveries, feed))
 
 
-RECORDINGS: Mapping[str, Callable[[], Recording]] = {"flight_delay": _flights}
+def _household_power() -> Recording:
+    from ct_assets.feeds.household_power import HouseholdPower, deliveries
+
+    feed = HouseholdPower()
+    return Recording(feed.first_day, feed.last_day, "meter", partial(deliveries, feed))
+
+
+RECORDINGS: Mapping[str, Callable[[], Recording]] = {"flight_delay": _flights, "household_power": _household_power}
 """Model name to what opens its recording; reading it takes seconds."""
 
 
