@@ -1,0 +1,1 @@
+"""The model of a household's load one day ahead."""
