@@ -110,6 +110,12 @@ class Ledger:
         """The records of a kind and model (None: any), oldest first unless told otherwise."""
         return list(self._select(kind, model, newest_first))
 
+    def models(self) -> list[str]:
+        """Everything that there is a record about, in the order of the first one."""
+        with self._mutex, self._opened() as file:
+            self._catch_up(file)
+            return list(self._by_model)
+
     def latest(self, kind: str | None = None, model: str | None = None) -> Record | None:
         """The newest record of a kind and model (None: any), or None."""
         return next(self._select(kind, model, newest_first=True), None)

@@ -9,6 +9,10 @@ _PLAIN = " _-"
 _POOLED = "(pooled)"
 
 
+SERVED_BY = "served_by"
+"""Column of a segmented model's scored events with the partition of the line that scored each."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One succession of champions: a model's own, or that of one of its segments.
@@ -40,6 +44,12 @@ class Line:
     def partition(self) -> str:
         """Its partition of the assets that exist once for each line."""
         return _POOLED if self.segment is None else quote(self.segment, safe=_PLAIN).replace(".", "%2E")
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The line of that `name`."""
+        model, slash, segment = name.partition("/")
+        return cls(model, segment if slash else None)
 
     @classmethod
     def of(cls, model: str, partition: str) -> Self:

@@ -136,6 +136,15 @@ class BaselineSpec(Strict):
         return self
 
 
+class SegmentRules(Strict):
+    """When a segment gets a model of its own; the pooled model, of all examples, serves it until then."""
+
+    min_labels: int = Field(2000, ge=1, description="Known labels of a segment from which on it is trained by itself.")
+    most: int = Field(
+        200, ge=1, description="Largest number of such segments; of more, a check fails and the largest ones count."
+    )
+
+
 class ModelSpec(Strict):
     """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
 
@@ -189,6 +198,10 @@ class ModelSpec(Strict):
         description="Types, reviewed by hand, that a stored model may contain beyond those that skops or the platform "
         "know to be safe.",
     )
+    segment_by: str | None = Field(
+        None, description="Categorical input by whose values the model is split: one champion for each."
+    )
+    segments: SegmentRules = Field(SegmentRules(), description="When a segment gets a model of its own.")
     evaluation_days: int = Field(7, ge=1, description="Days of newest matured labels kept from training for the gate.")
     drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
     policy: RetrainPolicy = Field(description="When it is retrained.")
@@ -243,6 +256,9 @@ class ModelSpec(Strict):
         for name in self.slices:
             if name not in self.inputs:
                 raise ValueError(f"slices: {unknown('input', name, self.inputs)}")
+        if self.segment_by is not None and self.inputs.get(self.segment_by) != "categorical":
+            categorical = [name for name, kind in self.inputs.items() if kind == "categorical"]
+            raise ValueError(f"segment_by: {unknown('categorical input', self.segment_by, categorical)}")
         if (by := self.strategy.by) is not None and by not in self.inputs:
             raise ValueError(f"strategy.by: {unknown('input', by, self.inputs)}")
         if self.weight is not None and self.inputs.get(self.weight) == "categorical":

@@ -18,6 +18,7 @@ from ct_assets.core.profile import Profile
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.verdict import Verdict, VerdictError
+from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.paths import write_atomically
 
 
@@ -142,6 +143,17 @@ class Releases:
             if pd.Timestamp(record["as_of"]) <= as_of:
                 return self.get(record["version"]) if record["version"] else None
         return None
+
+    def opponent_at(self, as_of: pd.Timestamp, besides: str = "") -> Release | None:
+        """What a challenger trained as of a moment is compared with.
+
+        The champion of that moment; in a segment without one, what the pooled model served with until then. A version
+        that is judged again after its promotion meets the one that it met then.
+        """
+        champion = self.champion_at(as_of)
+        if champion and champion.version == besides:
+            champion = self.champion_at(as_of - INSTANT)
+        return champion or (self.pooled.champion_at(as_of - INSTANT) if self.pooled else None)
 
     def serving_at(self, as_of: pd.Timestamp) -> Release | None:
         """The release that served at a moment of event time: the champion, or that of the pooled model."""

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import model_inputs
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strict import unknown
 from ct_assets.core.tasks import Task, task_of
 from ct_assets.lake.dataset import to_parquet
+from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import (
     DAY,
     INSTANT,
@@ -92,8 +94,9 @@ def build_training_set(
     as_of: pd.Timestamp,
     first: pd.Timestamp,
     features: FeatureVersions,
+    segment: str | None = None,
 ) -> TrainingSet:
-    """Take a snapshot of all matured examples known at `as_of`.
+    """Take a snapshot of all matured examples known at `as_of`, or of those of one segment.
 
     Args:
         lake: Where events and labels are, and where the snapshot goes.
@@ -102,14 +105,16 @@ def build_training_set(
         as_of: Nothing that was known later enters.
         first: Start of history.
         features: Definitions of the service's views.
+        segment: Value of the segment column; None for all.
 
     Raises:
         ValueError: No example has matured yet, or a label is none that the task knows.
     """
-    examples, without = _labelled(lake, store, spec, as_of, first, features.digest)
+    line = Line(spec.name, segment)
+    examples, without = _labelled(lake, store, spec, as_of, first, features.digest, segment)
     if examples.empty:
         raise ValueError(
-            f"no example of {spec.name} has matured by {as_of}: {spec.label.told()}, and {without} mature events "
+            f"no example of {line.name} has matured by {as_of}: {spec.label.told()}, and {without} mature events "
             f"have none; wait for them, or check the sources {spec.events.source!r} and {spec.label.source!r}"
         )
     inputs = model_inputs(spec, examples)
@@ -126,7 +131,7 @@ def build_training_set(
     train = frame[split_by] < split_at
     snapshot = TrainingSet(
         digest=hashlib.sha256(payload).hexdigest(),
-        model=spec.name,
+        model=line.name,
         as_of=as_of.isoformat(),
         split_at=split_at.isoformat(),
         train_rows=int(train.sum()),
@@ -147,12 +152,18 @@ def build_training_set(
 
 
 def _labelled(
-    lake: Lake, store: "FeatureStore", spec: ModelSpec, as_of: pd.Timestamp, first: pd.Timestamp, digest: str
+    lake: Lake,
+    store: "FeatureStore",
+    spec: ModelSpec,
+    as_of: pd.Timestamp,
+    first: pd.Timestamp,
+    digest: str,
+    segment: str | None,
 ) -> tuple[pd.DataFrame, int]:
     """Every mature event from `first` on with its features and its label, and how many had none."""
     if not has_events(lake, spec, first, matured_before(spec, as_of)):
         return pd.DataFrame(), 0
-    examples = _examples(lake, store, spec, first, as_of, digest)
+    examples = _examples(lake, store, spec, first, as_of, digest, segment)
     if examples.empty:
         return examples, 0
     if spec.weight and spec.weight not in spec.inputs:
@@ -170,20 +181,31 @@ def _positives(task: Task, label: pd.Series) -> int | None:
 
 
 def _examples(
-    lake: Lake, store: "FeatureStore", spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, digest: str
+    lake: Lake,
+    store: "FeatureStore",
+    spec: ModelSpec,
+    first: pd.Timestamp,
+    as_of: pd.Timestamp,
+    digest: str,
+    segment: str | None,
 ) -> pd.DataFrame:
-    """Every event from `first` on that is mature at `as_of`, with its features.
+    """Every event from `first` on that is mature at `as_of`, with its features; of one segment, if one is named.
 
     What was known at the moment of a prediction does not change, so the features that Feast gave when an event was
     scored are taken as they are; events that were never scored, or with other definitions, are joined anew.
     """
     end = matured_before(spec, as_of)
-    joined = _joined(lake, spec, first, as_of, digest)
-    events = read_events(lake, spec, first, end, besides=joined[spec.events.id_column], matured_by=as_of)
+    joined = _joined(lake, spec, first, as_of, digest, segment)
+    # To which segment an event belongs may be known only once it was joined, so those of all of them are known ones.
+    known = joined if segment is None else _joined(lake, spec, first, as_of, digest, None, ids_only=True)
+    events = read_events(lake, spec, first, end, besides=known[spec.events.id_column], matured_by=as_of)
     if events.empty:
         return joined
     columns = list(joined.columns)
-    parts = [joined, with_features(store, spec, events).reindex(columns=columns)]
+    anew = with_features(store, spec, events).reindex(columns=columns)
+    parts = [joined, anew if segment is None else anew[anew[spec.segment_by] == segment]]
+    if not any(map(len, parts)):
+        return joined
     whole = pd.concat([part for part in parts if len(part)])
     return whole.sort_values(["event_timestamp", spec.events.id_column], ignore_index=True)
 
@@ -196,20 +218,30 @@ def _with_weights(lake: Lake, spec: ModelSpec, first: pd.Timestamp, examples: pd
     return examples.merge(events[[spec.events.id_column, spec.weight]], on=spec.events.id_column, how="left")
 
 
-def _joined(lake: Lake, spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, digest: str) -> pd.DataFrame:
+def _joined(
+    lake: Lake,
+    spec: ModelSpec,
+    first: pd.Timestamp,
+    as_of: pd.Timestamp,
+    digest: str,
+    segment: str | None,
+    ids_only: bool = False,
+) -> pd.DataFrame:
     """Mature events with the features that Feast gave when they were scored, as far as the definitions are today's."""
     name, end = f"{spec.name}/scored", matured_before(spec, as_of)
     window = Window(partition_of(first), partition_of(end - INSTANT))
     own = [MATURES] if spec.label.reach is None else []
-    columns = [spec.events.id_column, "event_timestamp", *own, *spec.inputs]
+    columns = [spec.events.id_column, "event_timestamp", *([] if ids_only else [*own, *spec.inputs])]
     if not lake.has_rows(name, window):
         return pd.DataFrame(columns=columns)
+    of_segment = "" if segment is None else f"AND {quoted(str(spec.segment_by))} = $segment "
     sql = f"""
 SELECT {", ".join(f'"{c}"' for c in columns)} FROM "{name}"
-WHERE event_timestamp >= $start AND {maturing(spec)} < $as_of AND {FEATURES_DIGEST} = $digest
+WHERE event_timestamp >= $start AND {maturing(spec)} < $as_of AND {FEATURES_DIGEST} = $digest {of_segment}
 ORDER BY event_timestamp, {spec.events.id_column}
 """
-    return lake.query(sql, {name: window}, end, {"start": first, "as_of": as_of, "digest": digest}).to_pandas()
+    asked = {"start": first, "as_of": as_of, "digest": digest} | ({} if segment is None else {"segment": segment})
+    return lake.query(sql, {name: window}, end, asked).to_pandas()
 
 
 def load_training_set(lake: Lake, digest: str) -> TrainingSet:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pandas as pd
@@ -13,17 +14,18 @@ from ct_assets.core.baselines import fit_baseline
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.core.verdict import CHECK_NAMES, CHECKS, Verdict
 from ct_assets.lake.examples import INSTANT, partition_of
 from ct_assets.lake.paths import write_atomically
-from ct_assets.lake.releases import load_artifact
+from ct_assets.lake.releases import Release, load_artifact
 from ct_assets.lake.training_set import load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
 from ct_assets.lib.lineage import lineage_of
-from ct_assets.lib.model_data import common, model_key, read_report, releases_of
+from ct_assets.lib.model_data import common, line_of, model_key, of_lines, read_report, releases_of
 from ct_assets.lib.provenance import code_version
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
@@ -35,16 +37,22 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         **common(spec, "evaluation", {"scikitlearn", "html"}),
+        **of_lines(spec),
         deps=[model_key(spec, "challenger")],
         description="Challenger and champion on the newest labels, not trained on: the gate and its report.",
         automation_condition=on_new_input(),
-        check_specs=[dg.AssetCheckSpec(name, asset=key, description=told) for name, told in CHECKS.items()],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=key, description=told, **of_lines(spec)) for name, told in CHECKS.items()
+        ],
     )
-    def evaluation(lake: LakeResource, registry: RegistryResource) -> dg.MaterializeResult:
-        challenger = registry.get(spec.name, CHALLENGER)
+    def evaluation(
+        context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource
+    ) -> dg.MaterializeResult:
+        line = line_of(context, spec)
+        challenger = registry.get(line.registered, CHALLENGER)
         if challenger is None:
-            raise ValueError(f"{spec.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
-        verdict, images, report = judge(lake, spec, challenger)
+            raise ValueError(f"{line.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
+        verdict, images, report = judge(lake, spec, line, challenger)
         registry.note(
             challenger, _figures(verdict, spec.metrics), {"verdict": verdict.digest, "passed": str(verdict.passed)}
         )
@@ -63,8 +71,10 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
     return evaluation
 
 
-def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Verdict, dict[str, bytes], str]:
-    """Judge a challenger, keep verdict and report, and record the outcome.
+def judge(
+    lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version
+) -> tuple[Verdict, dict[str, bytes], str]:
+    """Judge a challenger of a line, keep verdict and report, and record the outcome.
 
     Returns:
         The verdict, the report's plots as PNG, and the report's address.
@@ -72,14 +82,11 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
     # Plotting takes seconds to import.
     from ct_assets.lib.report import ReportData, permutation_importance, plots, render
 
-    releases = releases_of(lake, spec)
+    releases = releases_of(lake, line)
     snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
     holdout = read_examples(lake.lake(), snapshot, "holdout")
     as_of = pd.Timestamp(snapshot.as_of)
-    champion = releases.champion_at(as_of)
-    if champion and champion.version == challenger.version:
-        # Judged again after its promotion, it meets the one that it met then.
-        champion = releases.champion_at(as_of - INSTANT)
+    champion = releases.opponent_at(as_of, besides=challenger.version)
     task, column = task_of(spec), spec.baseline.column
     naive_examples = read_examples(lake.lake(), snapshot, "train", ["label", *([column] if column else [])])
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
@@ -95,7 +102,7 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
         baseline=fit_baseline(task, spec.baseline, spec.gate.metric, naive_examples),
         reference=None if older is None else TestData(older[spec.columns], older["label"]),
         bindings=Bindings(
-            model={"name": spec.name, "version": challenger.version},
+            model={"name": line.name, "version": challenger.version},
             artifact_digest=challenger.tags["artifact_digest"],
             champion_digest=champion.artifact_digest if champion else None,
             feature_versions=snapshot.feature_versions,
@@ -106,24 +113,29 @@ def judge(lake: LakeResource, spec: ModelSpec, challenger: Version) -> tuple[Ver
         artifact_mb=Path(challenger.artifact).stat().st_size / 1e6,
     )
     releases.save_verdict(verdict)
-    _record_verdict(lake, spec, challenger.version, verdict, as_of)
+    _record_verdict(lake, line, challenger.version, verdict, as_of)
     data = ReportData(
         spec=spec,
         version=challenger.version,
-        champion_version=champion.version if champion else None,
+        champion_version=_named(line, champion) if champion else None,
         verdict=verdict,
         label=holdout["label"],
         challenger=predict(spec, model.model, holdout),
         champion=predict(spec, reigning.model, holdout) if reigning else None,
         importance=permutation_importance(spec, model.model, holdout, holdout["label"], spec.gate.metric),
-        drift=_drift_then(lake, spec, as_of),
+        drift=_drift_then(lake, spec, line, as_of),
         facts={k: str(v) for k, v in asdict(snapshot).items()} | {"code_version": code_version()},
-        triggers=_triggers(lake, spec, challenger.version, as_of),
+        triggers=_triggers(lake, line, challenger.version, as_of),
     )
     images = plots(data)
-    name = f"{spec.name}/{challenger.version}.html"
+    name = f"{line.folder}/{challenger.version}.html"
     write_atomically(lake.path / "reports" / name, render(data, images).encode())
-    return verdict, images, f"{lake.report_url}/reports/{name}"
+    return verdict, images, f"{lake.report_url}/reports/{quote(name)}"
+
+
+def _named(line: Line, champion: Release) -> str:
+    """Its version, and whose it is where that is another line's."""
+    return champion.version if champion.model == line.name else f"{champion.version} of {champion.model}"
 
 
 class _Scorer:
@@ -139,7 +151,7 @@ class _Scorer:
     predict_proba = predict
 
 
-def _record_verdict(lake: LakeResource, spec: ModelSpec, version: str, verdict: Verdict, as_of: pd.Timestamp) -> None:
+def _record_verdict(lake: LakeResource, line: Line, version: str, verdict: Verdict, as_of: pd.Timestamp) -> None:
     content = {
         "version": version,
         "verdict": verdict.digest,
@@ -147,22 +159,22 @@ def _record_verdict(lake: LakeResource, spec: ModelSpec, version: str, verdict: 
         "reasons": verdict.reasons(),
         "metrics": verdict.metrics,
     }
-    lake.ledger().append(VERDICT, spec.name, as_of, content, key=f"verdict/{spec.name}/{version}/{verdict.digest}")
+    lake.ledger().append(VERDICT, line.name, as_of, content, key=f"verdict/{line.name}/{version}/{verdict.digest}")
 
 
-def _triggers(lake: LakeResource, spec: ModelSpec, version: str, as_of: pd.Timestamp) -> dict[str, str]:
+def _triggers(lake: LakeResource, line: Line, version: str, as_of: pd.Timestamp) -> dict[str, str]:
     ledger = lake.ledger()
-    trained = [r for r in ledger.records(TRAINING, spec.name) if r.evidence["version"] == version]
-    decided = [r for r in ledger.records(RETRAIN, spec.name) if pd.Timestamp(r.as_of) == as_of]
+    trained = [r for r in ledger.records(TRAINING, line.name) if r.evidence["version"] == version]
+    decided = [r for r in ledger.records(RETRAIN, line.name) if pd.Timestamp(r.as_of) == as_of]
     if not decided or (trained and trained[-1].evidence["by_hand"]):
         return {"manual": "trained by hand"}
     decision = decided[-1].evidence["decision"]
     return {name: decision["reasons"][name] for name in decision["triggers"]}
 
 
-def _drift_then(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> DriftReport | None:
+def _drift_then(lake: LakeResource, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> DriftReport | None:
     """What the decision of that moment saw; None while there was no champion."""
-    found = read_report(lake.lake(), spec, "drift", partition_of(as_of - INSTANT))
+    found = read_report(lake.lake(), spec, "drift", partition_of(as_of - INSTANT), line)
     return DriftReport.model_validate(found) if found else None
 
 

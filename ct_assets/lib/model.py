@@ -10,7 +10,7 @@ from ct_assets.lib.automation import automation_sensor
 from ct_assets.lib.features import FeatureSet
 from ct_assets.lib.model_data import build_scored
 from ct_assets.lib.monitoring import build_monitoring
-from ct_assets.lib.training import build_training_assets
+from ct_assets.lib.training import build_training_assets, retrain_due_asset
 
 
 def build_model(
@@ -31,6 +31,7 @@ def build_model(
         assets=[
             build_scored(spec, domain, feature_sets),
             build_monitoring(spec, domain),
+            *([retrain_due_asset(spec)] if spec.segment_by else []),
             *build_training_assets(spec, domain),
         ],
         sensors=[automation_sensor(spec.name, minimum_interval_seconds)],

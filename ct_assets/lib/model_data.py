@@ -2,16 +2,18 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.segments import Line
+from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
@@ -19,11 +21,11 @@ from ct_assets.lake.contract import Domain
 from ct_assets.lake.examples import DAY, INSTANT, MATURES, read_events, with_features
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
-from ct_assets.lake.releases import Releases
+from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.features import FeatureSet, feature_key
-from ct_assets.lib.outcomes import labels_known, read_outcomes, unlabelled
+from ct_assets.lib.outcomes import labels_by_segment, labels_known, read_outcomes, unlabelled
 from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -33,6 +35,25 @@ from ct_assets.resources.lake import LakeResource
 def model_key(spec: ModelSpec, asset: str) -> dg.AssetKey:
     """Key of one of a model's assets."""
     return dg.AssetKey([spec.name, asset])
+
+
+RETRAIN_DUE = "retrain_due"
+"""Asset that stands for the lines of a segmented model that are to be trained."""
+
+
+def lines_of(spec: ModelSpec) -> dg.DynamicPartitionsDefinition:
+    """One partition for each line of a segmented model."""
+    return dg.DynamicPartitionsDefinition(name=f"{spec.name}_lines")
+
+
+def of_lines(spec: ModelSpec) -> dict[str, Any]:
+    """What the assets share that a model has once for each of its lines: partitions, if there are several."""
+    return {"partitions_def": lines_of(spec)} if spec.segment_by else {}
+
+
+def line_of(context: dg.AssetExecutionContext, spec: ModelSpec) -> Line:
+    """The line that a run is about."""
+    return Line.of(spec.name, context.partition_key) if spec.segment_by else Line(spec.name)
 
 
 def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
@@ -47,9 +68,9 @@ def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
     }
 
 
-def releases_of(lake: LakeResource, spec: ModelSpec) -> Releases:
-    """The releases of a model under the resource's home."""
-    return Releases(lake.path, Line(spec.name), lake.ledger())
+def releases_of(lake: LakeResource, line: Line) -> Releases:
+    """The releases of a line under the resource's home."""
+    return Releases(lake.path, line, lake.ledger())
 
 
 def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
@@ -67,7 +88,8 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
         automation_condition=on_accepted_data(reference),
     )
     def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
-        table, version = score_day(lake.lake(), feast.store(), releases_of(lake, spec), spec, context.partition_key)
+        releases = releases_of(lake, Line(spec.name))
+        table, version = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
         lake.lake().dataset(f"{spec.name}/scored", "event_timestamp").write(context.partition_key, table)
         return dg.MaterializeResult(
             metadata={
@@ -83,27 +105,57 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
 def score_day(
     lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str
 ) -> tuple[pa.Table, str | None]:
-    """Score the events of one day with the release that was champion when the day began.
+    """Score the events of one day with the releases that were champions when the day began.
+
+    Args:
+        lake: Where the events are.
+        store: Where the features come from.
+        releases: Those of the model; a segment's own champion is found through them.
+        spec: The model.
+        partition: The day.
 
     Returns:
-        The rows, and the champion's version; without a champion the predictions are missing.
+        The rows, and the version of the model's own champion; without a champion the predictions are missing.
     """
     start, end = pd.Timestamp(partition, tz="UTC"), end_of(partition)
     events = with_features(store, spec, read_events(lake, spec, start, end))
-    champion = releases.champion_at(start)
     keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
     if spec.label.reach is None:
         keys[MATURES] = events[MATURES]
     frame = pd.concat([keys, model_inputs(spec, events)], axis=1)
     task = task_of(spec)
-    predictions = predict(spec, releases.load(champion, spec), frame) if champion else task.unknown(len(frame))
+    predictions = task.unknown(len(frame))
+    serving = pd.DataFrame({"model_version": None, SERVED_BY: None}, index=frame.index, dtype="object")
+    for part, rows in _by_line(spec, releases, frame, start):
+        champion = part.champion_at(start)
+        if champion is not None:
+            predictions[rows] = predict(spec, part.load(champion, spec), frame.iloc[rows])
+            serving.iloc[rows] = [champion.version, part.line.partition]
     frame = pd.concat([frame, task.frame(predictions).set_index(frame.index)], axis=1)
-    frame["model_version"] = pd.Series([champion.version if champion else None] * len(frame), dtype="object")
+    frame["model_version"] = serving["model_version"]
+    if spec.segment_by is not None:
+        frame[SERVED_BY] = serving[SERVED_BY]
     frame[FEATURES_DIGEST] = versions_digest(service_versions(store, spec.feature_service))
     # Columns of text have no values to tell their type from on a day without events, or without a champion.
     found = pa.Schema.from_pandas(frame, preserve_index=False)
     schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in found])
-    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), champion.version if champion else None
+    own = releases.champion_at(start)
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), own.version if own else None
+
+
+def _by_line(
+    spec: ModelSpec, releases: Releases, frame: pd.DataFrame, at: pd.Timestamp
+) -> Iterator[tuple[Releases, npt.NDArray[np.intp]]]:
+    """Whose champion scores which rows: those of a segment its own, if it has one."""
+    left = np.ones(len(frame), dtype=bool)
+    if spec.segment_by is not None:
+        for segment, found in frame.groupby(spec.segment_by, sort=True).indices.items():
+            rows = np.asarray(found)
+            own = Releases(releases.home, Line(spec.name, str(segment)), releases.ledger)
+            if own.champion_at(at) is not None:
+                left[rows] = False
+                yield own, rows
+    yield releases, np.flatnonzero(left)
 
 
 def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> dict[str, Any]:
@@ -115,29 +167,71 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
     Raises:
         ValueError: A label is none that the task knows.
     """
-    as_of, policy = end_of(partition), spec.policy
-    champion = releases.champion_at(as_of - INSTANT)
-    empty = {
-        "labels_known": labels_known(lake, spec, as_of),
-        "now": None,
-        "reference": None,
-        "rows": 0,
-        "label_rate": None,
-    }
-    if champion is None:
-        return empty
-    start = as_of - policy.performance_window_days * DAY
-    matured, young = read_outcomes(lake, spec, as_of, start, as_of), read_outcomes(lake, spec, as_of, as_of)
+    (report,) = performance_reports(lake, [releases], spec, partition).values()
+    return report
+
+
+def performance_reports(
+    lake: Lake, lines: Sequence[Releases], spec: ModelSpec, partition: str
+) -> dict[Line, dict[str, Any]]:
+    """The same for some of a model's lines, whose outcomes are read once."""
+    as_of = end_of(partition)
+    start = as_of - spec.policy.performance_window_days * DAY
+    counts = labels_by_segment(lake, spec, as_of) if any(each.line.segment for each in lines) else {}
+    known = {each.line: counts.get(each.line.segment, 0) if each.line.segment else None for each in lines}
+    champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
+    outcomes: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    if any(champions.values()):
+        outcomes = read_outcomes(lake, spec, as_of, start, as_of), read_outcomes(lake, spec, as_of, as_of)
+    reports = {}
+    for each in lines:
+        of_line, champion = known[each.line], champions[each.line]
+        report: dict[str, Any] = {
+            "labels_known": labels_known(lake, spec, as_of) if of_line is None else of_line,
+            "now": None,
+            "reference": None,
+            "rows": 0,
+            "label_rate": None,
+        }
+        if champion is not None and outcomes is not None:
+            report |= _of_champion(lake, each, champion, spec, as_of, outcomes)
+        reports[each.line] = report
+    return reports
+
+
+def _of_champion(
+    lake: Lake,
+    releases: Releases,
+    champion: Release,
+    spec: ModelSpec,
+    as_of: pd.Timestamp,
+    outcomes: tuple[pd.DataFrame, pd.DataFrame],
+) -> dict[str, Any]:
+    line, policy = releases.line, spec.policy
+    matured, young = (_of_segment(spec, line, each) for each in outcomes)
+    mine, young = (each[_scored_by(spec, line, champion, each)] for each in (matured, young))
     reference = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
-    return {
-        **empty,
-        **_figures(spec, matured[matured["model_version"] == champion.version]),
+    report = {
+        **_figures(spec, mine),
         "reference": reference,
         "champion": champion.version,
-        "unlabelled": unlabelled(lake, spec, start, as_of, len(matured)),
         "corrected": int((matured["versions"] > 1).sum()),
-        "provisional": _figures(spec, young[young["model_version"] == champion.version]),
+        "provisional": _figures(spec, young),
     }
+    if line.segment is None:
+        start = as_of - policy.performance_window_days * DAY
+        report["unlabelled"] = unlabelled(lake, spec, start, as_of, len(matured))
+    return report
+
+
+def _of_segment(spec: ModelSpec, line: Line, rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if line.segment is None else rows[rows[spec.segment_by] == line.segment]
+
+
+def _scored_by(spec: ModelSpec, line: Line, champion: Release, rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Versions are numbered by line."""
+    same = rows["model_version"] == champion.version
+    return same if spec.segment_by is None else same & (rows[SERVED_BY] == line.partition)
 
 
 def _figures(spec: ModelSpec, rows: pd.DataFrame) -> dict[str, Any]:
@@ -153,13 +247,19 @@ def _figures(spec: ModelSpec, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def save_report(lake: Lake, spec: ModelSpec, kind: str, partition: str, report: dict[str, Any]) -> None:
-    """Keep a day's report next to the lake."""
+def save_report(lake: Lake, spec: ModelSpec, kind: str, partition: str, report: Mapping[str, Any]) -> None:
+    """Keep a day's report next to the lake; that of a model with segments holds one for each line, by partition."""
     write_atomically(_report_path(lake, spec, kind, partition), json.dumps(report, indent=1).encode())
 
 
-def read_report(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> dict[str, Any]:
-    """Read a day's report; empty when there is none."""
+def read_report(lake: Lake, spec: ModelSpec, kind: str, partition: str, line: Line) -> dict[str, Any]:
+    """Read a line's part of a day's report; empty when there is none."""
+    found = read_reports(lake, spec, kind, partition)
+    return found if spec.segment_by is None else found.get(line.partition, {})
+
+
+def read_reports(lake: Lake, spec: ModelSpec, kind: str, partition: str) -> dict[str, Any]:
+    """Read a day's whole report; empty when there is none."""
     path = _report_path(lake, spec, kind, partition)
     return json.loads(path.read_text()) if path.exists() else {}
 

@@ -1,31 +1,38 @@
 """Daily judgement of a model: has its world drifted, and is a retrain due?"""
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from ct_assets.core.drift import DriftReport, compare
-from ct_assets.core.ledger import DECISIONS, REQUEST, RETRAIN, SKIP, TRAINING, VERDICT, Ledger, Record, newest
+from ct_assets.core.drift import DriftReport
+from ct_assets.core.ledger import Record
 from ct_assets.core.metrics import advantage
-from ct_assets.core.policy import Decision, Evidence, decide
-from ct_assets.core.profile import NumericColumn, profile
+from ct_assets.core.policy import Decision, decide
+from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.tasks import LABEL, task_of
 from ct_assets.lake.contract import Domain
-from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import DAY, INSTANT, partition_of
-from ct_assets.lake.lake import Lake, Window
-from ct_assets.lake.releases import Release, Releases
+from ct_assets.lake.examples import INSTANT
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.releases import Releases
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.model_data import model_key, performance_report, read_report, releases_of, save_report
-from ct_assets.lib.outcomes import read_outcomes, save_outcomes
-from ct_assets.lib.partitions import arrival_days, day_before, end_of
+from ct_assets.lib.decisions import gather_evidence, policy_of, reconsider, record_decision, retrain_due
+from ct_assets.lib.drifting import drift_of_lines
+from ct_assets.lib.model_data import (
+    RETRAIN_DUE,
+    lines_of,
+    model_key,
+    performance_reports,
+    releases_of,
+    save_report,
+)
+from ct_assets.lib.outcomes import Outcomes, labels_by_segment, save_outcomes
+from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.resources.lake import LakeResource
 
 MODEL_IS_CURRENT = "model_is_current"
+SEGMENTS_WITHIN_LIMIT = "segments_within_limit"
 
 
 def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
@@ -79,15 +86,49 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
                 asset=decision,
                 description="No retrain is due: the newest decision was not to, or a model was judged for it.",
             ),
+            *([_segments_check(decision)] if spec.segment_by else []),
         ],
     )
     def monitoring(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
         partition = context.partition_key
-        yield _performance(lake, spec, performance, partition)
-        yield _drift(lake, spec, drift, partition)
-        yield _decision(lake, spec, decision, partition)
+        outcomes = save_outcomes(lake.lake(), spec, partition)
+        lines = lines_at(lake, spec, end_of(partition))
+        yield _performance(lake, spec, performance, partition, lines, outcomes)
+        yield _drift(lake, spec, drift, partition, lines)
+        yield _decision(lake, spec, decision, partition, lines)
+        if spec.segment_by:
+            _report_due(context, spec, [each.line for each in lines if retrain_due(each)])
 
     return monitoring
+
+
+def _segments_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        SEGMENTS_WITHIN_LIMIT, asset=key, description="No more segments have enough labels than `segments.most` allows."
+    )
+
+
+def _report_due(context: dg.AssetExecutionContext, spec: ModelSpec, due: Sequence[Line]) -> None:
+    """Tell Dagster which lines are to be trained: each is a partition of the assets that come next."""
+    context.instance.add_dynamic_partitions(lines_of(spec).name or "", [line.partition for line in due])
+    for line in due:
+        context.log_event(dg.AssetMaterialization(model_key(spec, RETRAIN_DUE), partition=line.partition))
+
+
+def lines_at(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> list[Releases]:
+    """The lines that are judged and decided about at a moment: the model's own, and that of each segment with enough
+    labels once the model has a champion, which they are measured by.
+    """
+    pooled = releases_of(lake, Line(spec.name))
+    if spec.segment_by is None or pooled.champion_at(as_of - INSTANT) is None:
+        return [pooled]
+    largest = list(_large_segments(lake, spec, as_of))[: spec.segments.most]
+    return [pooled, *(releases_of(lake, Line(spec.name, segment)) for segment in sorted(largest))]
+
+
+def _large_segments(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
+    counts = labels_by_segment(lake.lake(), spec, as_of)
+    return {segment: known for segment, known in counts.items() if known >= spec.segments.min_labels}
 
 
 def _label_sources(spec: ModelSpec) -> list[str]:
@@ -95,64 +136,144 @@ def _label_sources(spec: ModelSpec) -> list[str]:
     return sorted({spec.label.source, *([spec.events.source] if spec.label.horizon is not None else [])})
 
 
-def _performance(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
-    outcomes = save_outcomes(lake.lake(), spec, partition)
-    report = performance_report(lake.lake(), releases_of(lake, spec), spec, partition)
-    save_report(lake.lake(), spec, "performance", partition, report)
-    figures = {name: value for name, value in report.items() if value is not None and name != "provisional"}
-    now, reference, policy = report["now"], report["reference"], spec.policy
-    judged = None not in (now, reference) and report["rows"] >= policy.performance_min_rows
-    lost = -advantage(policy.performance_metric, now, reference) if judged else 0.0
-    fallen = policy.performance_drop is not None and lost >= policy.performance_drop
+def _performance(
+    lake: LakeResource,
+    spec: ModelSpec,
+    key: dg.AssetKey,
+    partition: str,
+    lines: Sequence[Releases],
+    outcomes: Outcomes,
+) -> dg.MaterializeResult:
+    reports = performance_reports(lake.lake(), lines, spec, partition)
+    save_report(lake.lake(), spec, "performance", partition, _by_partition(spec, reports))
+    own = reports[Line(spec.name)]
+    figures = {name: value for name, value in own.items() if value is not None and name != "provisional"}
+    fallen = [line.name for line, report in reports.items() if _has_fallen(spec, report)]
+    told = {"fallen": ", ".join(fallen)} if spec.segment_by and fallen else {}
     return dg.MaterializeResult(
         asset_key=key,
         metadata={
             "dagster/row_count": outcomes.first.num_rows,
             "corrections": outcomes.corrections.num_rows,
-            "provisional (decides nothing)": report.get("provisional"),
+            "provisional (decides nothing)": own.get("provisional"),
             **figures,
+            **_segments_table(reports, {"now": "now", "reference": "at its evaluation", "rows": "rows"}),
         },
-        check_results=[_warning(key, "performance_holds", not fallen, figures)],
+        check_results=[_warning(key, "performance_holds", not fallen, figures | told)],
     )
 
 
-def _drift(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
-    report = drift_of_day(lake.lake(), releases_of(lake, spec), spec, partition)
-    save_report(lake.lake(), spec, "drift", partition, report.model_dump(mode="json") if report else {})
-    share, limit = report.drifted_share if report else 0.0, spec.policy.drift_share
-    figures = {"drifted_share": share, "limit": limit if limit is not None else "off"}
+def _has_fallen(spec: ModelSpec, report: Mapping[str, Any]) -> bool:
+    now, reference, policy = report["now"], report["reference"], spec.policy
+    if policy.performance_drop is None or None in (now, reference) or report["rows"] < policy.performance_min_rows:
+        return False
+    return -advantage(policy.performance_metric, now, reference) >= policy.performance_drop
+
+
+def _by_partition(spec: ModelSpec, reports: Mapping[Line, Mapping[str, Any]]) -> Mapping[str, Any]:
+    if spec.segment_by is None:
+        return reports[Line(spec.name)]
+    return {line.partition: report for line, report in reports.items()}
+
+
+def _segments_table(reports: Mapping[Line, Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Figures of the segments as a table; nothing without segments."""
+    rows = [
+        [str(line.segment), *(_figure(report.get(name)) for name in columns)]
+        for line, report in reports.items()
+        if line.segment is not None
+    ]
+    if not rows:
+        return {}
+    lines = ["| segment | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    return {"segments": dg.MetadataValue.md("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]))}
+
+
+def _drift(
+    lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str, lines: Sequence[Releases]
+) -> dg.MaterializeResult:
+    found = drift_of_lines(lake.lake(), lines, spec, partition)
+    reports = {line: report.model_dump(mode="json") if report else {} for line, report in found.items()}
+    save_report(lake.lake(), spec, "drift", partition, _by_partition(spec, reports))
+    own, limit = found[Line(spec.name)], spec.policy.drift_share
+    figures: dict[str, Any] = {
+        "drifted_share": own.drifted_share if own else 0.0,
+        "limit": "off" if limit is None else limit,
+    }
+    drifted = [
+        line.name for line, report in found.items() if report and limit is not None and report.drifted_share >= limit
+    ]
+    told = {"drifted": ", ".join(drifted)} if spec.segment_by and drifted else {}
     return dg.MaterializeResult(
         asset_key=key,
-        metadata=_drift_metadata(report),
-        check_results=[_warning(key, "no_drift", limit is None or share < limit, figures)],
+        metadata=_drift_metadata(own)
+        | _segments_table(reports, {"drifted_share": "drifted share", "verdict": "verdict"}),
+        check_results=[_warning(key, "no_drift", not drifted, figures | told)],
     )
 
 
-def _decision(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.MaterializeResult:
-    evidence = gather_evidence(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
-    record = record_decision(lake.ledger(), spec, evidence, decide(spec.policy, evidence))
-    decision = Decision.model_validate(record.evidence["decision"])
-    reconsider(lake.lake(), lake.ledger(), releases_of(lake, spec), spec, partition)
+def _decision(
+    lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str, lines: Sequence[Releases]
+) -> dg.MaterializeResult:
+    records = {each.line: _decide(lake.lake(), each, spec, partition) for each in lines}
+    own = records[Line(spec.name)]
+    decision = Decision.model_validate(own.evidence["decision"])
     reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
-    triggers = ", ".join(decision.triggers) or "none"
-    due = retrain_due(lake.ledger(), spec)
+    due = {each.line: found for each in lines if (found := retrain_due(each))}
+    checks = [_warning(key, MODEL_IS_CURRENT, not due, _told_due(spec, due))]
+    if spec.segment_by:
+        checks.append(_within_limit(lake, spec, key, partition))
     return dg.MaterializeResult(
         asset_key=key,
         metadata={
             "retrain": decision.retrain,
-            "triggers": triggers,
+            "triggers": ", ".join(decision.triggers) or "none",
             "blocked_by": decision.blocked_by or "nothing",
             "reasons": reasons,
-            "evidence": record.evidence["evidence"],
+            "evidence": own.evidence["evidence"],
+            **_segments_table(
+                {line: record.evidence["decision"] for line, record in records.items()},
+                {"retrain": "retrain", "triggers": "triggers", "blocked_by": "blocked by"},
+            ),
         },
-        check_results=[
-            _warning(
-                key,
-                MODEL_IS_CURRENT,
-                due is None,
-                {"due since": due.as_of, "triggers": ", ".join(due.evidence["decision"]["triggers"])} if due else {},
-            )
-        ],
+        check_results=checks,
+    )
+
+
+def _decide(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> Record:
+    evidence = gather_evidence(lake, releases, spec, partition)
+    record = record_decision(releases, evidence, decide(policy_of(spec, releases.line), evidence))
+    reconsider(lake, releases, spec, partition)
+    return record
+
+
+def _told_due(spec: ModelSpec, due: Mapping[Line, Record]) -> dict[str, Any]:
+    if spec.segment_by:
+        return {"due": ", ".join(line.name for line in due)} if due else {}
+    return {
+        key: value
+        for record in due.values()
+        for key, value in {
+            "due since": record.as_of,
+            "triggers": ", ".join(record.evidence["decision"]["triggers"]),
+        }.items()
+    }
+
+
+def _within_limit(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.AssetCheckResult:
+    found, most = len(_large_segments(lake, spec, end_of(partition))), spec.segments.most
+    advice = (
+        f"{found} values of {spec.segment_by} have {spec.segments.min_labels} labels or more, {most} are allowed; the "
+        "largest are trained by themselves and the pooled model serves the rest: choose a coarser column, or raise "
+        "segments.min_labels or segments.most"
+    )
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=SEGMENTS_WITHIN_LIMIT,
+        passed=found <= most,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=advice if found > most else None,
+        metadata={"segments": found, "limit": most},
     )
 
 
@@ -161,40 +282,6 @@ def _warning(key: dg.AssetKey, name: str, passed: bool, metadata: dict[str, Any]
     return dg.AssetCheckResult(
         asset_key=key, check_name=name, passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata=metadata
     )
-
-
-def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> DriftReport | None:
-    """Compare the newest window with the champion's reference; None while there is no champion."""
-    as_of = end_of(partition)
-    champion = releases.champion_at(as_of - INSTANT)
-    if champion is None:
-        return None
-    reference = releases.reference(champion)
-    edges = {name: list(c.edges) for name, c in reference.columns.items() if isinstance(c, NumericColumn)}
-    window = Window(day_before(partition, spec.drift_window_days - 1), partition)
-    predicted = task_of(spec).watched
-    columns = ", ".join(map(quoted, [*spec.inputs, *predicted]))
-    name = f"{spec.name}/scored"
-    scored = lake.query(f'SELECT {columns} FROM "{name}"', {name: window}, as_of).to_pandas()
-    current = profile(scored, {k: v for k, v in edges.items() if k in scored})
-    labels = _labels_of_window(lake, spec, partition)
-    bins = {LABEL: edges[LABEL]} if LABEL in edges else {}
-    observed = profile(labels, bins) if LABEL in reference.columns and len(labels) else None
-    kept = {k: c for k, c in current.columns.items() if k not in predicted or scored[k].notna().any()}
-    if observed:
-        kept |= observed.columns
-    known = {k: c for k, c in reference.columns.items() if k in kept}
-    return compare(
-        type(reference)(reference.rows, known, reference.cap),
-        type(current)(current.rows, kept, current.cap),
-        spec.drift,
-    )
-
-
-def _labels_of_window(lake: Lake, spec: ModelSpec, partition: str) -> pd.DataFrame:
-    as_of = end_of(partition)
-    rows = read_outcomes(lake, spec, as_of, as_of - spec.drift_window_days * DAY, as_of)
-    return task_of(spec).watched_label(rows["label"]).to_frame(LABEL)
 
 
 def _drift_metadata(report: DriftReport | None) -> dict[str, Any]:
@@ -212,96 +299,9 @@ def _drift_metadata(report: DriftReport | None) -> dict[str, Any]:
     }
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def gather_evidence(lake: Lake, ledger: Ledger, releases: Releases, spec: ModelSpec, partition: str) -> Evidence:
-    """What was known at the end of an arrival day, and nothing that was decided at or after it.
-
-    So a decision that is computed again, after a crash or in a replay, comes out the same.
-    """
-    as_of = end_of(partition)
-    champion = releases.champion_at(as_of - INSTANT)
-    training = _trained_before(ledger, spec, as_of)
-    performance = read_report(lake, spec, "performance", partition)
-    drift = read_report(lake, spec, "drift", partition)
-    request = _open_request(ledger, spec, as_of, training)
-    return Evidence(
-        as_of=as_of.to_pydatetime(),
-        known_labels=performance["labels_known"],
-        champion_as_of=_moment(champion),
-        last_training_as_of=datetime.fromisoformat(training.as_of) if training else None,
-        last_training_labels=training.evidence.get("labels_known") if training else None,
-        drifted_share=drift.get("drifted_share"),
-        drifted_columns=tuple(drift.get("drifted", ())),
-        performance_now=performance["now"],
-        performance_reference=performance["reference"],
-        performance_rows=performance["rows"],
-        manual_request=request is not None,
-        manual_reason=request.evidence["reason"] if request else "",
-    )
-
-
-def record_decision(ledger: Ledger, spec: ModelSpec, evidence: Evidence, decision: Decision, after: str = "") -> Record:
-    """Write the decision of one moment to the ledger, once, and once more `after` each day that came late."""
-    content = {"decision": decision.model_dump(mode="json"), "evidence": evidence.model_dump(mode="json")}
-    key = f"decision/{spec.name}/{evidence.as_of.isoformat()}" + (f"/after/{after}" if after else "")
-    return ledger.append(RETRAIN if decision.retrain else SKIP, spec.name, evidence.as_of, content, key=key)
-
-
-def reconsider(lake: Lake, ledger: Ledger, releases: Releases, spec: ModelSpec, late: str) -> Record | None:
-    """Decide once more for the newest moment, if the labels of an earlier day were joined only now.
-
-    Runs of different days may overtake each other. The newest decision then did not know what it should have known,
-    and no later day may come to make up for it.
-
-    Args:
-        lake: Where the outcomes are.
-        ledger: Where decisions are.
-        releases: Those of the model.
-        spec: The model.
-        late: The day that was just decided about.
-
-    Returns:
-        The new record, if a decision to skip has become one to retrain; a retrain that is due already stays due.
-    """
-    decided = newest(record for kind in DECISIONS for record in ledger.records(kind, spec.name))
-    if decided is None or decided.kind == RETRAIN or pd.Timestamp(decided.as_of) <= end_of(late):
-        return None
-    day = partition_of(pd.Timestamp(decided.as_of) - INSTANT)
-    save_report(lake, spec, "performance", day, performance_report(lake, releases, spec, day))
-    evidence = gather_evidence(lake, ledger, releases, spec, day)
-    decision = decide(spec.policy, evidence)
-    return record_decision(ledger, spec, evidence, decision, after=late) if decision.retrain else None
-
-
-def retrain_due(ledger: Ledger, spec: ModelSpec) -> Record | None:
-    """The newest decision, if it was to retrain and no model was judged for it yet.
-
-    Newest in event time: an older day that is decided again, or late, neither asks for a training by itself nor hides
-    that one is due.
-    """
-    decision = newest(record for kind in DECISIONS for record in ledger.records(kind, spec.name))
-    judged = newest(ledger.records(VERDICT, spec.name))
-    if decision is None or decision.kind == SKIP:
-        return None
-    answered = judged is not None and pd.Timestamp(judged.as_of) >= pd.Timestamp(decision.as_of)
-    return None if answered else decision
-
-
-def _trained_before(ledger: Ledger, spec: ModelSpec, as_of: pd.Timestamp) -> Record | None:
-    return newest(r for r in ledger.records(TRAINING, spec.name) if pd.Timestamp(r.as_of) < as_of)
-
-
-def _open_request(ledger: Ledger, spec: ModelSpec, as_of: pd.Timestamp, training: Record | None) -> Record | None:
-    """The newest request by hand that no training has answered yet."""
-    request = next(
-        (r for r in ledger.records(REQUEST, spec.name, newest_first=True) if pd.Timestamp(r.as_of) <= as_of), None
-    )
-    answered = request is not None and training is not None and training.seq > request.seq
-    return None if answered else request
-
-
-def _moment(champion: Release | None) -> datetime | None:
-    return datetime.fromisoformat(champion.as_of) if champion else None
+def _figure(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

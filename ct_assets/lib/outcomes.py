@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ct_assets.core.inputs import MISSING_CATEGORY
+from ct_assets.core.segments import SERVED_BY
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
@@ -120,7 +122,9 @@ def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) ->
     """Scored events that mature from `since` on."""
     own = [MATURES] if spec.label.reach is None else []
     predicted = map(quoted, task_of(spec).columns)
-    columns = ", ".join([spec.events.id_column, "event_timestamp", *predicted, "model_version", *spec.slices, *own])
+    segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
+    further = dict.fromkeys(["model_version", *spec.slices, *segment, *own])
+    columns = ", ".join([spec.events.id_column, "event_timestamp", *predicted, *further])
     name, window = f"{spec.name}/scored", _days(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
     return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()
@@ -202,7 +206,8 @@ def _table(spec: ModelSpec, frame: pd.DataFrame) -> pa.Table:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     moment = pa.timestamp("us", tz="UTC")
     types = {"known_at": moment, "event_timestamp": moment, MATURES: moment}
-    types |= dict.fromkeys(["model_version", *task_of(spec).text_columns], pa.string())
+    segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
+    types |= dict.fromkeys(["model_version", *segment, *task_of(spec).text_columns], pa.string())
     for name in types.keys() & set(table.column_names):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(types[name]))
     return table
@@ -262,3 +267,20 @@ def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
     known = early + sum(int((known <= as_of).sum()) for known in moments)
     arrive_early = spec.label.matures_at is not None or (spec.label.delay is not None and spec.label.absent is not None)
     return known - len(read_outcomes(lake, spec, as_of, as_of)) if known and arrive_early else known
+
+
+def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
+    """How many scored events of each segment had a known outcome by a moment, the most first.
+
+    Immature ones never count: a segment must not begin by the labels that come fast.
+    """
+    name = outcomes_name(spec)
+    sql = f"""
+SELECT {quoted(str(spec.segment_by))} AS segment, count(DISTINCT {spec.events.id_column}) AS n FROM "{name}"
+WHERE {maturing(spec)} < $as_of AND segment <> '{MISSING_CATEGORY}' GROUP BY ALL ORDER BY n DESC, segment
+"""
+    window = Window(None, partition_of(as_of - INSTANT))
+    if not lake.has_rows(name, window):
+        return {}
+    found = lake.query(sql, {name: window}, as_of, {"as_of": as_of})
+    return dict(zip(found["segment"].to_pylist(), found["n"].to_pylist(), strict=True))

@@ -97,13 +97,17 @@ def _command(line: Line) -> str:
 
 
 def _refuse_another_opponent(releases: Releases, verdict: Verdict) -> None:
-    """A verdict counts against what serves now: the champion, or the pooled model where a segment has none."""
-    own, pooled = releases.moves(), releases.pooled
-    moves = own if own and own[-1]["version"] else pooled.moves() if pooled else own
-    release = releases.present() or (pooled.present() if pooled else None)
+    """A verdict counts against what serves now.
+
+    In a segment without a champion it is the pooled model that served until then: that one may go on in the meantime.
+    """
+    moves, trained = releases.moves(), verdict.bindings.as_of
+    release = releases.present()
+    if release is None and trained is not None:
+        release = releases.opponent_at(pd.Timestamp(trained))
     present = release.artifact_digest if release else None
     if verdict.bindings.champion_digest != present:
-        found, trained = verdict.bindings.champion_digest, verdict.bindings.as_of
+        found = verdict.bindings.champion_digest
         older = moves and trained is not None and pd.Timestamp(trained) < pd.Timestamp(moves[-1]["as_of"])
         advice = (
             f"train one as of {moves[-1]['as_of']} or later, as this one knows the time before the last move only"

@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from ct_assets.core.ledger import DECISIONS, TRAINING
+from ct_assets.core.ledger import TRAINING
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import train
@@ -21,11 +21,12 @@ from ct_assets.lake.training_set import (
     read_examples,
 )
 from ct_assets.lib.automation import SENSOR_TAG
-from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due
+from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due, segment_retrain_is_due
+from ct_assets.lib.decisions import newest_decision
 from ct_assets.lib.evaluation import build_evaluation
 from ct_assets.lib.lineage import find_lineage
-from ct_assets.lib.model_data import common, model_key, releases_of
-from ct_assets.lib.outcomes import labels_known
+from ct_assets.lib.model_data import RETRAIN_DUE, common, line_of, model_key, of_lines, releases_of
+from ct_assets.lib.outcomes import labels_by_segment, labels_known
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -51,20 +52,40 @@ def build_training_assets(spec: ModelSpec, domain: Domain) -> list[dg.AssetsDefi
     return [_training_set(spec, domain), _challenger(spec), build_evaluation(spec), _champion(spec)]
 
 
+def retrain_due_asset(spec: ModelSpec) -> dg.AssetSpec:
+    """What stands between the daily decisions about all lines and the training of each."""
+    return dg.AssetSpec(
+        model_key(spec, RETRAIN_DUE),
+        deps=[model_key(spec, "retrain_decision")],
+        description="Lines of which a retrain is due: the model's own and its segments, reported by the decision.",
+        group_name=spec.name,
+        owners=[spec.owner],
+        kinds={"duckdb"},
+        tags={"tier": spec.tier},
+        **of_lines(spec),
+    )
+
+
 def _training_set(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
+    decision = model_key(spec, "retrain_decision")
+
     @dg.asset(
         **common(spec, "training_set", {"feast", "parquet"}),
-        deps=[model_key(spec, "retrain_decision")],
+        **of_lines(spec),
+        deps=[model_key(spec, RETRAIN_DUE) if spec.segment_by else decision],
         description="Snapshot of all examples whose label was known at `as_of`, named by its content.",
-        automation_condition=retrain_is_due(model_key(spec, "retrain_decision")),
+        automation_condition=segment_retrain_is_due() if spec.segment_by else retrain_is_due(decision),
     )
-    def training_set(config: TrainingSetConfig, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
-        as_of = _chosen(config.as_of, _decided(lake, spec))
+    def training_set(
+        context: dg.AssetExecutionContext, config: TrainingSetConfig, lake: LakeResource, feast: FeastResource
+    ) -> dg.MaterializeResult:
+        line = line_of(context, spec)
+        as_of = _chosen(config.as_of, _decided(lake, line))
         store = feast.store()
         views = service_versions(store, spec.feature_service)
         features = FeatureVersions(views, versions_digest(views))
         first = pd.Timestamp(domain.first_day, tz="UTC")
-        snapshot = build_training_set(lake.lake(), store, spec, as_of, first, features)
+        snapshot = build_training_set(lake.lake(), store, spec, as_of, first, features, line.segment)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": snapshot.train_rows + snapshot.holdout_rows, **_plain(asdict(snapshot))},
             data_version=dg.DataVersion(snapshot.digest),
@@ -73,15 +94,15 @@ def _training_set(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
     return training_set
 
 
-def _decided(lake: LakeResource, spec: ModelSpec) -> pd.Timestamp:
+def _decided(lake: LakeResource, line: Line) -> pd.Timestamp:
     """The newest moment that was decided about: all that was known by then has been worked off."""
-    moments = [pd.Timestamp(r.as_of) for kind in DECISIONS for r in lake.ledger().records(kind, spec.name)]
-    if not moments:
+    decision = newest_decision(releases_of(lake, line))
+    if decision is None:
         raise ValueError(
-            f"nothing was decided about {spec.name} yet, so there is no moment to train as of; "
-            f"materialize {spec.name}/retrain_decision first"
+            f"nothing was decided about {line.name} yet, so there is no moment to train as of; "
+            f"materialize {line.model}/retrain_decision first"
         )
-    return max(moments)
+    return pd.Timestamp(decision.as_of)
 
 
 def _chosen(as_of: str, newest: pd.Timestamp) -> pd.Timestamp:
@@ -106,6 +127,7 @@ def _chosen(as_of: str, newest: pd.Timestamp) -> pd.Timestamp:
 def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
     @dg.asset(
         **common(spec, "challenger", {"scikitlearn", "mlflow"}),
+        **of_lines(spec),
         deps=[model_key(spec, "training_set")],
         description="Model trained on the training set, logged and registered under the alias `challenger`.",
         automation_condition=on_new_input(),
@@ -113,10 +135,11 @@ def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
     def challenger(
         context: dg.AssetExecutionContext, config: ChallengerConfig, lake: LakeResource, registry: RegistryResource
     ) -> dg.MaterializeResult:
+        line = line_of(context, spec)
         snapshot = load_training_set(lake.lake(), _digest_of(context, model_key(spec, "training_set")))
         estimator = EstimatorSpec(path=config.estimator, params=config.params) if config.estimator else spec.estimator
         by_hand = SENSOR_TAG not in context.run.tags
-        version, facts = train_and_register(lake, registry, spec, snapshot, estimator, by_hand)
+        version, facts = train_and_register(lake, registry, spec, line, snapshot, estimator, by_hand)
         return dg.MaterializeResult(
             metadata={"version": version.version, **facts}, data_version=dg.DataVersion(str(facts["artifact_digest"]))
         )
@@ -128,15 +151,16 @@ def train_and_register(
     lake: LakeResource,
     registry: RegistryResource,
     spec: ModelSpec,
+    line: Line,
     snapshot: TrainingSet,
     estimator: EstimatorSpec,
     by_hand: bool = False,
 ) -> tuple[Version, dict[str, Any]]:
-    """Train on a snapshot, register the model as challenger, and record the training.
+    """Train on a snapshot, register the model as challenger of its line, and record the training.
 
     The same model of the same snapshot is registered once.
     """
-    releases = releases_of(lake, spec)
+    releases = releases_of(lake, line)
     lineage = find_lineage(releases, spec, snapshot, estimator)
     examples = lineage.for_training(read_examples(lake.lake(), snapshot, "train"))
     holdout = read_examples(lake.lake(), snapshot, "holdout")
@@ -158,35 +182,45 @@ def train_and_register(
     training = f"{snapshot.digest[:16]}-{trained.digest[:16]}-{snapshot.as_of}"
     files = {"model.skops": trained.payload, "reference.json": trained.reference.to_json().encode()}
     tags = {"training": training, "artifact_digest": trained.digest, "training_set": snapshot.digest}
-    version = registry.register(spec.name, files, tags, facts, measured)
+    version = registry.register(line.registered, files, tags, facts, measured)
     lake.ledger().append(
         TRAINING,
-        spec.name,
+        line.name,
         pd.Timestamp(snapshot.as_of),
         {
             "version": version.version,
             "by_hand": by_hand,
-            "labels_known": labels_known(lake.lake(), spec, pd.Timestamp(snapshot.as_of)),
+            "labels_known": _labels_known(lake, spec, line, pd.Timestamp(snapshot.as_of)),
             **facts,
         },
-        key=f"training/{spec.name}/{training}",
+        key=f"training/{line.name}/{training}",
     )
     return version, {**_plain(facts), **measured}
+
+
+def _labels_known(lake: LakeResource, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> int:
+    if line.segment is None:
+        return labels_known(lake.lake(), spec, as_of)
+    return labels_by_segment(lake.lake(), spec, as_of).get(line.segment, 0)
 
 
 def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
     @dg.asset(
         **common(spec, "champion", {"mlflow"}),
+        **of_lines(spec),
         deps=[model_key(spec, "evaluation")],
         description="The model that serves: moved only to a challenger whose verdict passed, verified again here.",
         automation_condition=gate_passed(),
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=pd.Timedelta(days=60).to_pytimedelta()),
     )
-    def champion(lake: LakeResource, registry: RegistryResource) -> dg.MaterializeResult:
-        challenger = registry.get(spec.name, CHALLENGER)
+    def champion(
+        context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource
+    ) -> dg.MaterializeResult:
+        line = line_of(context, spec)
+        challenger = registry.get(line.registered, CHALLENGER)
         if challenger is None:
-            raise ValueError(f"{spec.name} has no challenger to promote; materialize {spec.name}/challenger first")
-        release = promote(lake, registry, spec, Line(spec.name), challenger)
+            raise ValueError(f"{line.name} has no challenger to promote; materialize {spec.name}/challenger first")
+        release = promote(lake, registry, spec, line, challenger)
         return dg.MaterializeResult(
             metadata=_plain(asdict(release)), data_version=dg.DataVersion(release.artifact_digest)
         )
@@ -195,10 +229,12 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _digest_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:
-    event = context.instance.get_latest_materialization_event(key)
-    if event is None or event.asset_materialization is None:
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=[context.partition_key] if context.has_partition_key else None)
+    found = context.instance.fetch_materializations(wanted, limit=1).records
+    made = found[0].asset_materialization if found else None
+    if made is None:
         raise ValueError(f"{key.to_user_string()} was never materialized; materialize it first")
-    return str(event.asset_materialization.metadata["digest"].value)
+    return str(made.metadata["digest"].value)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class World:
 
     def __init__(self, home: Path, spec: ModelSpec) -> None:
         self.spec = spec
+        self.line = Line(spec.name)
         self.lake = LakeResource(home=str(home))
         self.registry = RegistryResource(lake=self.lake)
         self.home = home
@@ -96,13 +97,13 @@ class World:
         return Releases(self.home, Line(self.spec.name), self.lake.ledger())
 
     def train(self, snapshot: TrainingSet) -> Version:
-        return train_and_register(self.lake, self.registry, self.spec, snapshot, self.spec.estimator)[0]
+        return train_and_register(self.lake, self.registry, self.spec, self.line, snapshot, self.spec.estimator)[0]
 
     def promoted(self, snapshot: TrainingSet) -> Version:
         version = self.train(snapshot)
-        verdict, *_ = judge(self.lake, self.spec, version)
+        verdict, *_ = judge(self.lake, self.spec, self.line, version)
         assert verdict.passed, verdict.reasons()
-        promote(self.lake, self.registry, self.spec, Line(self.spec.name), version)
+        promote(self.lake, self.registry, self.spec, self.line, version)
         return version
 
     def recorded(self, version: Version) -> dict:
@@ -172,7 +173,7 @@ def test_a_concept_that_was_forgotten_fails_the_gate(world: World) -> None:
     challenger = world.train(world.snapshot(40, turned_from=15))
     lineage = lineage_of(world.releases, challenger.version)
     assert lineage.started_from is not None and lineage.started_from["version"] == first.version
-    verdict, *_ = judge(world.lake, world.spec, challenger)
+    verdict, *_ = judge(world.lake, world.spec, world.line, challenger)
     failed = [check for check in verdict.checks if not check.passed]
     assert [check.name for check in failed] == ["remembers"]
     assert "800 older examples that no training has seen" in failed[0].detail

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 from worlds_of_core import INPUTS, spec_with
 
-from ct_assets.core.ledger import RETRAIN, SKIP, TRAINING, VERDICT, Ledger
+from ct_assets.core.ledger import RETRAIN, SKIP, TRAINING, VERDICT, Ledger, Record
 from ct_assets.core.policy import decide as decide_by
 from ct_assets.core.segments import Line
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
+from ct_assets.lib.decisions import gather_evidence, reconsider, record_decision, retrain_due
 from ct_assets.lib.model_data import performance_report, save_report
-from ct_assets.lib.monitoring import gather_evidence, reconsider, record_decision, retrain_due
 from ct_assets.lib.outcomes import labels_known
 from ct_assets.lib.training import _chosen
 from ct_assets.words import explain
@@ -30,6 +30,10 @@ def at(day: int) -> pd.Timestamp:
     return pd.Timestamp(2013, 1, day, tz="UTC")
 
 
+def due_by(ledger: Ledger) -> Record | None:
+    return retrain_due(Releases(ledger.path.parent, Line("m"), ledger))
+
+
 def decide(ledger: Ledger, day: int, kind: str) -> None:
     reasons = {"schedule": f"reason of day {day}"}
     decision = {"retrain": kind == RETRAIN, "triggers": ["schedule"], "reasons": reasons}
@@ -41,28 +45,28 @@ def judge(ledger: Ledger, day: int) -> None:
 
 
 def test_a_due_retrain_stays_due_until_a_model_is_judged(ledger: Ledger) -> None:
-    assert retrain_due(ledger, SPEC) is None
+    assert due_by(ledger) is None
     decide(ledger, 5, RETRAIN)
-    due = retrain_due(ledger, SPEC)
+    due = due_by(ledger)
     assert due is not None
     assert pd.Timestamp(due.as_of) == at(5)
     ledger.append(TRAINING, "m", at(5), {"version": "1"})
-    assert retrain_due(ledger, SPEC) == due
+    assert due_by(ledger) == due
     judge(ledger, 5)
-    assert retrain_due(ledger, SPEC) is None
+    assert due_by(ledger) is None
 
 
 def test_a_model_judged_for_an_earlier_moment_is_no_answer(ledger: Ledger) -> None:
     decide(ledger, 5, RETRAIN)
     judge(ledger, 4)
-    assert retrain_due(ledger, SPEC) is not None
+    assert due_by(ledger) is not None
 
 
 @pytest.mark.parametrize(("newer", "older", "due"), [(RETRAIN, SKIP, True), (SKIP, RETRAIN, False)])
 def test_an_older_day_that_is_decided_late_changes_nothing(ledger: Ledger, newer: str, older: str, due: bool) -> None:
     decide(ledger, 5, newer)
     decide(ledger, 4, older)
-    assert (retrain_due(ledger, SPEC) is not None) is due
+    assert (due_by(ledger) is not None) is due
 
 
 @pytest.fixture
@@ -82,27 +86,27 @@ def outcomes(day: int, rows: int) -> pa.Table:
 def skipped(lake: Lake, ledger: Ledger, day: int) -> None:
     partition, releases = f"2013-01-{day:02d}", Releases(lake.home, Line("m"), ledger)
     save_report(lake, SPEC, "performance", partition, performance_report(lake, releases, SPEC, partition))
-    evidence = gather_evidence(lake, ledger, releases, SPEC, partition)
-    assert record_decision(ledger, SPEC, evidence, decide_by(SPEC.policy, evidence)).kind == SKIP
+    evidence = gather_evidence(lake, releases, SPEC, partition)
+    assert record_decision(releases, evidence, decide_by(SPEC.policy, evidence)).kind == SKIP
 
 
 def test_labels_that_a_late_day_brings_turn_the_newest_decision(first_labels: Lake, ledger: Ledger) -> None:
     first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 4))
     skipped(first_labels, ledger, 2)
     releases = Releases(first_labels.home, Line("m"), ledger)
-    record = reconsider(first_labels, ledger, releases, SPEC, "2013-01-02")
+    record = reconsider(first_labels, releases, SPEC, "2013-01-02")
     assert record is not None
     assert (record.kind, pd.Timestamp(record.as_of)) == (RETRAIN, at(4))
     assert record.evidence["evidence"]["known_labels"] == 10
-    assert retrain_due(ledger, SPEC) == record
-    assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-02") is None
+    assert due_by(ledger) == record
+    assert reconsider(first_labels, releases, SPEC, "2013-01-02") is None
 
 
 def test_a_late_day_that_tips_nothing_writes_nothing(first_labels: Lake, ledger: Ledger) -> None:
     first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 3))
     releases = Releases(first_labels.home, Line("m"), ledger)
-    assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-02") is None
-    assert reconsider(first_labels, ledger, releases, SPEC, "2013-01-03") is None
+    assert reconsider(first_labels, releases, SPEC, "2013-01-02") is None
+    assert reconsider(first_labels, releases, SPEC, "2013-01-03") is None
     assert len(ledger.records()) == 1
 
 

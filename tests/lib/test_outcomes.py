@@ -19,8 +19,10 @@ from ct_assets.core.profile import bin_edges, profile
 from ct_assets.core.segments import Line
 from ct_assets.lake.examples import read_labels
 from ct_assets.lake.releases import Release, Releases
+from ct_assets.lib.decisions import gather_evidence
+from ct_assets.lib.drifting import drift_of_day
 from ct_assets.lib.model_data import model_key, performance_report, read_report
-from ct_assets.lib.monitoring import _labels_of_window, _performance, drift_of_day, gather_evidence
+from ct_assets.lib.monitoring import _performance
 from ct_assets.lib.outcomes import labels_known, read_outcomes, save_outcomes
 from ct_assets.resources.lake import LakeResource
 
@@ -170,7 +172,8 @@ def test_a_corrected_label_counts_once_and_as_it_was_known(tmp_path: Path) -> No
     assert [outcomes(made, end_of(n), days=9).get("a") for n in range(2, 7)] == [0, 0, 1, 0, 0]
     assert [labels_known(made.lake, made.spec, end_of(n)) for n in range(7)] == [0, 2, 2, 2, 2, 2, 2]
     # Matured in the three days that end with the fourth: the newest labels, one of each event.
-    assert sorted(_labels_of_window(made.lake, made.spec, day(4))["label"]) == [0.0, 1.0]
+    window = read_outcomes(made.lake, made.spec, end_of(4), end_of(4) - made.spec.drift_window_days * DAY, end_of(4))
+    assert sorted(window["label"]) == [0.0, 1.0]
     rows = read_outcomes(made.lake, made.spec, end_of(5), START, end_of(5))
     assert dict(zip(rows["id"], rows["versions"], strict=True)) == {"a": 3, "b": 1}
     snapshot = made.snapshot(end_of(4))
@@ -265,9 +268,10 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
         made.arrive(5)
         releases = champion(home, resource.ledger())
         for number in range(5):
-            result = _performance(resource, spec, model_key(spec, "performance"), day(number))
-        reports[name] = read_report(made.lake, spec, "performance", day(4))
-        evidence[name] = gather_evidence(made.lake, resource.ledger(), releases, spec, day(4))
+            outcomes = save_outcomes(made.lake, spec, day(number))
+            result = _performance(resource, spec, model_key(spec, "performance"), day(number), [releases], outcomes)
+        reports[name] = read_report(made.lake, spec, "performance", day(4), Line("m"))
+        evidence[name] = gather_evidence(made.lake, releases, spec, day(4))
         [checks[name]] = result.check_results
         assert result.metadata["provisional (decides nothing)"] == reports[name]["provisional"]
     told, silent = reports["with"], reports["without"]

@@ -1,0 +1,120 @@
+"""Is a retrain due? The evidence of a moment, what was decided on it, and what is still to be answered."""
+
+from datetime import datetime
+
+import pandas as pd
+
+from ct_assets.core.ledger import DECISIONS, REQUEST, RETRAIN, SKIP, TRAINING, VERDICT, Record, newest
+from ct_assets.core.policy import Decision, Evidence, RetrainPolicy, decide
+from ct_assets.core.segments import Line
+from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.examples import INSTANT, partition_of
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.releases import Release, Releases
+from ct_assets.lib.model_data import performance_report, read_report, read_reports, save_report
+from ct_assets.lib.partitions import end_of
+
+
+def policy_of(spec: ModelSpec, line: Line) -> RetrainPolicy:
+    """The policy of a line: a segment's first training waits for its own number of labels."""
+    if line.segment is None:
+        return spec.policy
+    return spec.policy.model_copy(update={"first_training_rows": spec.segments.min_labels})
+
+
+def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> Evidence:
+    """What was known of a line at the end of an arrival day, and nothing that was decided at or after it.
+
+    So a decision that is computed again, after a crash or in a replay, comes out the same.
+    """
+    as_of = end_of(partition)
+    champion = releases.champion_at(as_of - INSTANT)
+    training = _trained_before(releases, as_of)
+    performance = read_report(lake, spec, "performance", partition, releases.line)
+    drift = read_report(lake, spec, "drift", partition, releases.line)
+    request = _open_request(releases, as_of, training)
+    return Evidence(
+        as_of=as_of.to_pydatetime(),
+        known_labels=performance["labels_known"],
+        champion_as_of=_moment(champion),
+        last_training_as_of=datetime.fromisoformat(training.as_of) if training else None,
+        last_training_labels=training.evidence.get("labels_known") if training else None,
+        drifted_share=drift.get("drifted_share"),
+        drifted_columns=tuple(drift.get("drifted", ())),
+        performance_now=performance["now"],
+        performance_reference=performance["reference"],
+        performance_rows=performance["rows"],
+        manual_request=request is not None,
+        manual_reason=request.evidence["reason"] if request else "",
+    )
+
+
+def record_decision(releases: Releases, evidence: Evidence, decision: Decision, after: str = "") -> Record:
+    """Write the decision of one moment to the ledger, once, and once more `after` each day that came late."""
+    content = {"decision": decision.model_dump(mode="json"), "evidence": evidence.model_dump(mode="json")}
+    name = releases.model
+    key = f"decision/{name}/{evidence.as_of.isoformat()}" + (f"/after/{after}" if after else "")
+    return releases.ledger.append(RETRAIN if decision.retrain else SKIP, name, evidence.as_of, content, key=key)
+
+
+def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: str) -> Record | None:
+    """Decide once more for the newest moment, if the labels of an earlier day were joined only now.
+
+    Runs of different days may overtake each other. The newest decision then did not know what it should have known,
+    and no later day may come to make up for it.
+
+    Args:
+        lake: Where the outcomes are.
+        releases: Those of the line.
+        spec: The model.
+        late: The day that was just decided about.
+
+    Returns:
+        The new record, if a decision to skip has become one to retrain; a retrain that is due already stays due.
+    """
+    decided = newest_decision(releases)
+    if decided is None or decided.kind == RETRAIN or pd.Timestamp(decided.as_of) <= end_of(late):
+        return None
+    day, line = partition_of(pd.Timestamp(decided.as_of) - INSTANT), releases.line
+    report = performance_report(lake, releases, spec, day)
+    others = read_reports(lake, spec, "performance", day) if spec.segment_by else {}
+    save_report(lake, spec, "performance", day, {**others, line.partition: report} if spec.segment_by else report)
+    evidence = gather_evidence(lake, releases, spec, day)
+    decision = decide(policy_of(spec, line), evidence)
+    return record_decision(releases, evidence, decision, after=late) if decision.retrain else None
+
+
+def newest_decision(releases: Releases) -> Record | None:
+    """The decision about the latest moment of event time."""
+    return newest(record for kind in DECISIONS for record in releases.ledger.records(kind, releases.model))
+
+
+def retrain_due(releases: Releases) -> Record | None:
+    """The newest decision of a line, if it was to retrain and no model was judged for it yet.
+
+    Newest in event time: an older day that is decided again, or late, neither asks for a training by itself nor hides
+    that one is due.
+    """
+    decision = newest_decision(releases)
+    judged = newest(releases.ledger.records(VERDICT, releases.model))
+    if decision is None or decision.kind == SKIP:
+        return None
+    answered = judged is not None and pd.Timestamp(judged.as_of) >= pd.Timestamp(decision.as_of)
+    return None if answered else decision
+
+
+def _trained_before(releases: Releases, as_of: pd.Timestamp) -> Record | None:
+    trained = releases.ledger.records(TRAINING, releases.model)
+    return newest(r for r in trained if pd.Timestamp(r.as_of) < as_of)
+
+
+def _open_request(releases: Releases, as_of: pd.Timestamp, training: Record | None) -> Record | None:
+    """The newest request by hand that no training has answered yet."""
+    requests = releases.ledger.records(REQUEST, releases.model, newest_first=True)
+    request = next((r for r in requests if pd.Timestamp(r.as_of) <= as_of), None)
+    answered = request is not None and training is not None and training.seq > request.seq
+    return None if answered else request
+
+
+def _moment(champion: Release | None) -> datetime | None:
+    return datetime.fromisoformat(champion.as_of) if champion else None
