@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Source
-from ct_assets.serving.champion import Champions
+from ct_assets.serving.champion import Champions, Refusal
 from ct_assets.serving.events import add_event_routes, build_events
 from ct_assets.serving.features import OnDemandError
 from ct_assets.serving.live import Live
@@ -27,6 +27,7 @@ from ct_assets.serving.schemas import (
     PredictRequest,
     PredictResponse,
     RefusedRelease,
+    SegmentServedBy,
     ServedBy,
     ServedRelease,
     answers,
@@ -81,13 +82,14 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
         """Predict for up to 1000 instances with the champion; the answers' fields are those of the model's task."""
         _known(champions, name)
         # The one look at what serves: a swap during this request does not concern it.
-        live = champions.live(name)
-        if live is None:
+        serving = champions.serving(name)
+        if serving is None:
             raise HTTPException(503, f"{name} cannot predict: {champions.waiting_for(name)}")
+        live = serving.own
         try:
             given = parse_instances(live.spec, live.features.key_types, body.instances)
             at = datetime.now(UTC) if body.at is None else parse_moment(body.at, "at")
-            predictions, features = live.predict(given, at)
+            predictions, features, served_by = serving.predict(given, at)
         except (InstanceError, OnDemandError) as error:
             raise HTTPException(422, f"{name}: {error}") from error
         metrics.predictions.labels(name).inc(len(predictions))
@@ -96,22 +98,24 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
         return PredictResponse(
             model=name,
             version=live.release.version,
-            release=ServedBy(artifact_digest=live.release.artifact_digest, verdict=live.release.verdict),
+            release=_bound(live),
             predictions=answers(live.task, predictions, features.times),
+            segments={s: _of_segment(serving.segments[s]) for s in dict.fromkeys(served_by) if s is not None},
+            served_by=served_by if live.spec.segment_by else [],
         )
 
     @app.get(f"{_PREFIX}{{name}}")
     def status(name: str) -> ModelStatus:
         """What serves a model, and what was refused last."""
         _known(champions, name)
-        live, refusal = champions.live(name), champions.refusal(name)
+        serving, refusal = champions.serving(name), champions.refusal(name)
         return ModelStatus(
             model=name,
-            release=_served(live) if live else None,
+            release=_served(serving.own) if serving else None,
             waiting_for=champions.waiting_for(name),
-            last_refusal=RefusedRelease(version=refusal.version, reason=refusal.reason, at=refusal.at)
-            if refusal
-            else None,
+            last_refusal=_refused(refusal) if refusal else None,
+            segments={segment: _served(live) for segment, live in serving.segments.items()} if serving else {},
+            segment_refusals={segment: _refused(each) for segment, each in champions.segment_refusals(name).items()},
         )
 
 
@@ -123,9 +127,10 @@ def _add_operations(app: FastAPI, champions: Champions, metrics: Metrics) -> Non
 
     @app.get("/readyz")
     def readyz() -> JSONResponse:
-        """Every model has a champion loaded; if not, what the others wait for."""
-        waiting = {name: champions.waiting_for(name) for name in champions.specs if champions.live(name) is None}
-        return JSONResponse({"ready": not waiting, "waiting": waiting}, 503 if waiting else 200)
+        """Something serves, and every model that has a champion has it loaded; what the others wait for."""
+        waiting = {name: reason for name in champions.specs if (reason := champions.waiting_for(name))}
+        ready = champions.ready()
+        return JSONResponse({"ready": ready, "waiting": waiting}, 200 if ready else 503)
 
     @app.get("/metrics")
     def exposition() -> Response:
@@ -137,6 +142,18 @@ def _known(champions: Champions, name: str) -> None:
     if name not in champions.specs:
         served = ", ".join(sorted(champions.specs)) or "none"
         raise HTTPException(404, f"no model {name!r} here; models: {served}")
+
+
+def _bound(live: Live) -> ServedBy:
+    return ServedBy(artifact_digest=live.release.artifact_digest, verdict=live.release.verdict)
+
+
+def _of_segment(live: Live) -> SegmentServedBy:
+    return SegmentServedBy(version=live.release.version, **_bound(live).model_dump())
+
+
+def _refused(refusal: Refusal) -> RefusedRelease:
+    return RefusedRelease(version=refusal.version, reason=refusal.reason, at=refusal.at)
 
 
 def _served(live: Live) -> ServedRelease:

@@ -1,6 +1,7 @@
 """A release in memory, ready to answer."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -51,23 +52,23 @@ class Live:
         """What it predicts."""
         return task_of(self.spec)
 
-    def predict(self, given: Columns, at: datetime) -> tuple[npt.NDArray[np.float64], Features]:
-        """Predict for some instances.
+    def read(self, given: Columns, at: datetime) -> tuple[pd.DataFrame, Features]:
+        """What the model reads of some instances.
 
         Args:
             given: Entity keys and request values, one list a column.
             at: Moment that freshness is judged against.
 
-        Returns:
-            The task's prediction for each instance, and the features behind it.
-
         Raises:
             OnDemandError: An on-demand view failed on the request values.
         """
-        self._limit_threads()
         features = self.features.read(given, at)
-        inputs = model_inputs(self.spec, self._frame(features.columns))
-        return self.task.predict(self.model, inputs), features
+        return model_inputs(self.spec, self._frame(features.columns)), features
+
+    def answer(self, inputs: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """The task's prediction for each row of inputs."""
+        self._limit_threads()
+        return self.task.predict(self.model, inputs)
 
     def _frame(self, columns: Columns) -> pd.DataFrame:
         moments = [name for name, kind in self.spec.request.items() if kind == "timestamp" and name in self.spec.inputs]
@@ -84,6 +85,45 @@ class Live:
             _limits.libraries = self.libraries
 
 
+@dataclass(frozen=True)
+class Serving:
+    """All that answers for a model at a moment: its own champion, and those of its segments.
+
+    Attributes:
+        own: The model's champion, which serves every segment without one.
+        segments: Segment to its champion.
+    """
+
+    own: Live
+    segments: Mapping[str, Live]
+
+    def predict(self, given: Columns, at: datetime) -> tuple[npt.NDArray[np.float64], Features, list[str | None]]:
+        """Predict for some instances.
+
+        Args:
+            given: Entity keys and request values, one list a column.
+            at: Moment that freshness is judged against.
+
+        Returns:
+            The task's prediction for each instance, the features behind it, and the segment whose own champion
+            answered; None for the model's.
+
+        Raises:
+            OnDemandError: An on-demand view failed on the request values.
+        """
+        inputs, features = self.own.read(given, at)
+        if not self.segments:
+            return self.own.answer(inputs), features, [None] * len(inputs)
+        found = [str(value) for value in inputs[self.own.spec.segment_by]]
+        served_by = [value if value in self.segments else None for value in found]
+        predictions = self.own.task.unknown(len(inputs))
+        for segment in dict.fromkeys(served_by):
+            rows = np.array([served == segment for served in served_by])
+            live = self.own if segment is None else self.segments[segment]
+            predictions[rows] = live.answer(inputs[rows])
+        return predictions, features, served_by
+
+
 def load_release(store: "FeatureStore", releases: Releases, spec: ModelSpec, version: str) -> Live:
     """Load a release after checking everything that lets it serve, and try it once.
 
@@ -94,14 +134,14 @@ def load_release(store: "FeatureStore", releases: Releases, spec: ModelSpec, ver
         VerdictError: Its verdict was changed.
     """
     release = releases.get(version)
-    if (release.model, release.version) != (spec.name, version):
+    if (release.model, release.version) != (releases.model, version):
         raise ArtifactError(
-            f"release file {version} of {spec.name} is about version {release.version} of {release.model}; expected "
-            "the version that it is named after: restore it, or roll back to another release"
+            f"release file {version} of {releases.model} is about version {release.version} of {release.model}; "
+            "expected the version that it is named after: restore it, or roll back to another release"
         )
     if release.feature_service != spec.feature_service:
         raise ArtifactError(
-            f"version {version} of {spec.name} was trained on {release.feature_service}, its spec now says "
+            f"version {version} of {releases.model} was trained on {release.feature_service}, its spec now says "
             f"{spec.feature_service}; train it again, or deploy the spec it was trained with"
         )
     _same_features(release, service_versions(store, release.feature_service))
@@ -127,7 +167,7 @@ def _try(live: Live) -> None:
     given: Columns = {key: [None] for key in live.spec.entities}
     given |= {key: [now if kind == "timestamp" else None] for key, kind in live.spec.request.items()}
     try:
-        predictions, _ = live.predict(given, now)
+        predictions = live.answer(live.read(given, now)[0])
     except Exception as error:
         raise ArtifactError(
             f"version {live.release.version} of {live.spec.name} cannot predict for an instance without known "

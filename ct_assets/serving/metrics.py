@@ -47,6 +47,10 @@ class Metrics(Collector):
             info.add_metric([str(getattr(release, label)) for label in labels], 1)
         yield info
 
+    def gone(self, line: str) -> None:
+        """Note that a segment is served by its model's champion again."""
+        self._serving.pop(line, None)
+
     def served(self, release: Release) -> None:
         """Note what serves now."""
         if release.model in self._serving:

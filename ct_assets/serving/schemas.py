@@ -41,6 +41,12 @@ class ServedBy(BaseModel):
     verdict: str
 
 
+class SegmentServedBy(ServedBy):
+    """The champion of a segment that answered."""
+
+    version: str
+
+
 class Answer(BaseModel):
     """What answers of every task have."""
 
@@ -80,12 +86,19 @@ Prediction = BinaryAnswer | ClassAnswer | QuantileAnswer | ValueAnswer
 
 
 class PredictResponse(BaseModel):
-    """Answers in the order of the instances, all from one release; their fields are those of the model's task."""
+    """Answers in the order of the instances; their fields are those of the model's task.
+
+    All are from one release, unless the model has segments with champions of their own.
+    """
 
     model: str
     version: str
     release: ServedBy
     predictions: list[Prediction]
+    segments: dict[str, SegmentServedBy] = Field({}, description="The champions of segments that answered.")
+    served_by: list[str | None] = Field(
+        [], description="Whose champion answered each instance: a segment's, or null for the model's own."
+    )
 
 
 class ServedRelease(BaseModel):
@@ -116,6 +129,8 @@ class ModelStatus(BaseModel):
     release: ServedRelease | None
     waiting_for: str | None
     last_refusal: RefusedRelease | None
+    segments: dict[str, ServedRelease] = Field({}, description="The segments with a champion of their own.")
+    segment_refusals: dict[str, RefusedRelease] = {}
 
 
 def answers(
