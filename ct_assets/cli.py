@@ -138,28 +138,38 @@ def spec() -> None:
 
 @app.command()
 def why(
-    model: str, version: Annotated[str, typer.Argument(help="A version; the champion when left out.")] = ""
+    model: str,
+    version: Annotated[str, typer.Argument(help="A version; the champion when left out.")] = "",
+    segment: Annotated[str, typer.Option(help="A segment of the model.")] = "",
 ) -> None:
     """Explain in words how a version came to be, and what became of it."""
+    from ct_assets.core.segments import Line
     from ct_assets.resources.lake import open_ledger
     from ct_assets.words import explain
 
     try:
-        typer.echo(explain(open_ledger(_home()), _known(model), version))
+        typer.echo(explain(open_ledger(_home()), Line(_known(model), segment or None).name, version))
     except LookupError as error:
         _fail(error)
 
 
 @app.command()
-def retrain(model: str, reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")]) -> None:
+def retrain(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
+    segment: Annotated[str, typer.Option(help="A segment of the model.")] = "",
+) -> None:
     """Ask for a retrain; the next decision answers."""
     from ct_assets.core.ledger import REQUEST
+    from ct_assets.core.segments import Line
     from ct_assets.resources.lake import open_ledger
     from ct_assets.words import newest_moment
 
-    ledger = open_ledger(_home())
-    record = ledger.append(REQUEST, _known(model), newest_moment(ledger, model), {"reason": _told(reason)})
-    console.print(f"Recorded as number {record.seq}. The next retrain decision of {model} will take it up.")
+    ledger, line = open_ledger(_home()), Line(_known(model), segment or None).name
+    if segment and line not in ledger.models():
+        _fail(LookupError(f"nothing was decided about segment {segment!r} of {model}; the pooled model serves it"))
+    record = ledger.append(REQUEST, line, newest_moment(ledger, line), {"reason": _told(reason)})
+    console.print(f"Recorded as number {record.seq}. The next retrain decision of {line} will take it up.")
 
 
 @app.command()

@@ -33,7 +33,7 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
     moves = [r for r in records if r.kind in POINTER_MOVES]
     if not version and not moves:
         raise LookupError(f"{model} has no champion yet. {_latest_decision(records)}")
-    version = version or str(moves[-1].evidence["version"])
+    version = version or next(str(m.evidence["version"]) for m in reversed(moves) if m.evidence["version"])
     training = _of_version(records, TRAINING, version)
     if training is None:
         known = ", ".join(str(r.evidence["version"]) for r in records if r.kind == TRAINING) or "none"
@@ -78,14 +78,15 @@ def _when_served(moves: list[Record], version: str) -> list[str]:
     for move, following in zip(moves, [*moves[1:], None], strict=False):
         if str(move.evidence["version"]) != version:
             continue
-        until = (
-            f"until {following.as_of[:10]}, when version {following.evidence['version']} took over"
-            if following
-            else "to this day"
-        )
+        until = f"until {following.as_of[:10]}, when {_who(following)} took over" if following else "to this day"
         how = f"after a rollback ({move.evidence['reason']})" if move.kind == ROLLBACK else "promoted"
         lines.append(f"It was champion from {move.as_of[:10]} ({how}) {until}.")
     return lines or ["It never served."]
+
+
+def _who(move: Record) -> str:
+    version = move.evidence["version"]
+    return f"version {version}" if version else "the pooled model"
 
 
 def _latest_decision(records: list[Record]) -> str:
@@ -111,6 +112,20 @@ def status_tables(summary: dict[str, Any]) -> Iterator[RenderableType]:
         f"{batches['duplicate']} duplicate; {rows['accepted']:,} of {rows['landed']:,} rows accepted"
     )
     yield decisions_table(summary)
+    if summary.get("segments"):
+        yield segments_table(summary)
+
+
+def segments_table(summary: dict[str, Any]) -> Table:
+    """What each segment has come to."""
+    table = Table(title="Segments", title_justify="left")
+    for column in ("segment", "champion", "retrains", "promotions", "rejections", "rollbacks"):
+        table.add_column(column, overflow="fold")
+    for segment, decided in summary["segments"].items():
+        champion = f"version {decided['champion']}" if decided["champion"] else "the pooled model"
+        counts = [str(len(decided[kind])) for kind in ("retrains", "promotions", "rejections", "rollbacks")]
+        table.add_row(escape(segment), champion, *counts)
+    return table
 
 
 def decisions_table(summary: dict[str, Any]) -> Table:

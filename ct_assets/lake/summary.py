@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ct_assets.core.ledger import POINTER_MOVES, PROMOTION, RETRAIN, ROLLBACK, VERDICT, Ledger, Record
+from ct_assets.core.segments import Line
 from ct_assets.lake.lake import Lake
 
 
@@ -18,7 +19,8 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
         model: Name of the model.
 
     Returns:
-        `model`, `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `rollbacks`, `champion`.
+        `model`, `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `rollbacks`, `champion`; the last
+        five also for each of its `segments`, if it has any.
     """
     lake = Lake(home)
     files = {source: lake.dataset(source).files() for source in sources}
@@ -31,15 +33,24 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
         "duplicate": _rows(duplicate),
     }
     batches = {"quarantined": len(quarantined), "duplicate": len(duplicate)}
-    moves = [r for r in ledger.records(model=model) if r.kind in POINTER_MOVES]
-    verdicts = ledger.records(VERDICT, model)
+    lines = [line for line in map(Line.named, ledger.models()) if line.model == model and line.segment]
+    segments = {str(line.segment): _decided(ledger, line.name) for line in sorted(lines, key=lambda line: line.name)}
     return {
         "model": model,
         "days": len({f.partition for f in accepted if f.partition[:1].isdigit()}),
         "batches": {"landed": len(accepted) + sum(batches.values()), **batches},
         "rows": {"landed": sum(rows.values()), **rows},
+        **_decided(ledger, model),
+        **({"segments": segments} if segments else {}),
+    }
+
+
+def _decided(ledger: Ledger, line: str) -> dict[str, Any]:
+    moves = [r for r in ledger.records(model=line) if r.kind in POINTER_MOVES]
+    verdicts = ledger.records(VERDICT, line)
+    return {
         "retrains": [
-            {"as_of": r.as_of, "triggers": r.evidence["decision"]["triggers"]} for r in ledger.records(RETRAIN, model)
+            {"as_of": r.as_of, "triggers": r.evidence["decision"]["triggers"]} for r in ledger.records(RETRAIN, line)
         ],
         "promotions": [_move(r) for r in moves if r.kind == PROMOTION],
         "rejections": [{**_move(r), "reasons": r.evidence["reasons"]} for r in verdicts if not r.evidence["passed"]],
