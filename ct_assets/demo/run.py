@@ -193,19 +193,24 @@ class Loop:
         if not run.success:
             raise RuntimeError(f"{', '.join(sorted(names))} of {run.partition} failed: {'; '.join(run.errors)}")
         if run.sensor is not None and stage == "train_and_judge":
-            self._tell()
-        elif stage == "promote":
+            self._tell(self._line(run))
+        elif stage == "promote" and self._line(run).segment is None:
             self._sabotage()
 
-    def _tell(self) -> None:
+    def _line(self, run: Any) -> Line:
+        """The line that a training or promotion was about."""
+        return Line.of(self.spec.name, run.partition) if self.spec.segment_by else Line(self.spec.name)
+
+    def _tell(self, line: Line) -> None:
         from ct_assets.resources.lake import open_ledger
 
-        retrain, verdict = (open_ledger(self.home).latest(kind, self.spec.name) for kind in (RETRAIN, VERDICT))
+        retrain, verdict = (open_ledger(self.home).latest(kind, line.name) for kind in (RETRAIN, VERDICT))
         if retrain and verdict:
             outcome = "[green]passed[/]" if verdict.evidence["passed"] else "[red]rejected[/]"
             triggers = ", ".join(retrain.evidence["decision"]["triggers"])
+            segment = f"{escape(line.segment)}: " if line.segment else ""
             self.console.print(
-                f"  {retrain.as_of[:10]}: retrain ({triggers}), v{verdict.evidence['version']} {outcome}"
+                f"  {retrain.as_of[:10]}: {segment}retrain ({triggers}), v{verdict.evidence['version']} {outcome}"
             )
 
     def _sabotage(self) -> None:
@@ -223,7 +228,7 @@ class Loop:
         model = self.spec.name
         self._driver.execute(
             [_key(model, name) for name in ("training_set", "challenger", "evaluation")],
-            None,
+            Line(model).partition if self.spec.segment_by else None,
             run_config={
                 "ops": {
                     f"{model}__training_set": {"config": {"as_of": late[0].as_of}},
