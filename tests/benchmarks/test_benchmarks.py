@@ -78,6 +78,12 @@ def test_balanced_trainings_are_compared_with_class_weights_that_nobody_corrects
     assert {"none_auc", "weights_auc", "undersample_auc", "undersample_ratio_top"} <= set(figures)
 
 
+def test_an_idle_tick_asks_for_nothing_however_many_segments_there_are() -> None:
+    figures = run("segments", "--segments", "5", "--repetitions", "1")["figures"]
+    assert figures["segments"] == 5
+    assert {"load_seconds", "idle_tick_seconds", "first_tick_seconds"} <= set(figures)
+
+
 def test_the_load_time_is_of_the_real_definitions() -> None:
     figures = run("load_time", "--repetitions", "1")["figures"]
     assert figures["load_seconds"] > figures["bare_interpreter_seconds"]
