@@ -14,6 +14,7 @@ from ct_assets.components.continuous_training import shared_sources
 from ct_assets.core.strict import unknown
 from ct_assets.doctor.folders import LOADING, Folder, folders_in, not_loaded, read_folder
 from ct_assets.lake.contract import Source
+from ct_assets.lake.declaration import DeclarationError
 from ct_assets.lib.diagnosis import Deployment, Examined, Finding, examine, examine_deployment
 from ct_assets.lib.diagnosis.declared import Declared, declared
 from ct_assets.resources.feast import definitions
@@ -67,6 +68,8 @@ def _repository() -> tuple[Declared | None, list[Finding]]:
     """What Feast's definitions declare."""
     try:
         return declared(definitions()), []
+    except DeclarationError as error:
+        return None, [Finding("error", LOADING, "feature views", str(error))]
     except Exception as error:
         return None, [not_loaded("feature_repo", error)]
 

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ct_assets.lake.dataset import Dataset
+from ct_assets.lake.declaration import DeclarationError
 from ct_assets.lake.paths import write_atomically
 from ct_assets.resources.lake import LakeResource
 
@@ -106,10 +107,36 @@ def _apply(store: "FeatureStore", home: Path) -> None:
 
 
 def definitions() -> list[Any]:
-    """All entities, views and services; they import Feast, which takes seconds."""
+    """All entities, views and services; they import Feast, which takes seconds.
+
+    Raises:
+        DeclarationError: Two files describe different things of one name, of which Feast would keep the last.
+    """
     _import_feast()
-    modules = [".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in _of_models()]
-    return [each for name in ("feature_repo.repo", *modules) for each in import_module(name).OBJECTS]
+    files = [(REPOSITORY / "repo.py").relative_to(CHECKOUT), *(path.relative_to(CHECKOUT) for path in _of_models())]
+    return together({str(file): import_module(".".join(file.with_suffix("").parts)).OBJECTS for file in files})
+
+
+def together(files: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The objects of all files; one that two files share is there once.
+
+    Args:
+        files: File to its objects.
+
+    Raises:
+        DeclarationError: Two of one type and name differ; names both files.
+    """
+    found: dict[tuple[str, str], tuple[Any, str]] = {}
+    for file, objects in files.items():
+        for each in objects:
+            kind = type(each).__name__
+            first, where = found.setdefault((kind, each.name), (each, file))
+            if first is not each and first != each:
+                raise DeclarationError(
+                    f"{kind} {each.name!r} is described in {where} and, differently, in {file}; expected one "
+                    "description of a name: rename one of them, or import it from the other file"
+                )
+    return [each for each, _ in found.values()]
 
 
 def definition_files() -> list[Path]:
