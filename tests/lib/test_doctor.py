@@ -428,6 +428,21 @@ def test_an_input_that_an_on_demand_view_can_give_is_let_through_at_load(tmp_pat
             refuse_mistakes(model(inputs={unknown: "numeric"}), [file])
 
 
+def test_views_of_another_model_let_no_input_through_at_load(tmp_path: Path) -> None:
+    def written(folder: str, text: str) -> Path:
+        path = tmp_path / folder / "feature_views.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    other = written("other", "@on_demand_feature_view(schema=FIELDS)\ndef clock(inputs): ...\n")
+    guess = model(inputs={"anything": "numeric"}, feature_service="buys_v1")
+    with pytest.raises(DefinitionError, match="unknown input 'anything'"):
+        refuse_mistakes(guess, [other, written("mine", 'FeatureService(name="buys_v1")')])
+    for mine in ('FeatureService(name=f"{MODEL}_v1")', 'from other.feature_views import clock\nNAME = "buys_v1"'):
+        refuse_mistakes(guess, [other, written("mine", mine)])
+
+
 def test_several_mistakes_are_told_at_once() -> None:
     broken = replace(
         model(entities=(), feature_service="buys", inputs={"nothing": "numeric"}, gate={"floor": None}),

@@ -16,6 +16,8 @@ _KINDS: Mapping[str, Kind] = {
 }
 _ON_DEMAND = ("on_demand_feature_view", "OnDemandFeatureView")
 _ANYTHING = ".*"
+OF_A_MODEL = "feature_views.py"
+"""The file in which a model that brings its own features describes them to Feast."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,20 @@ def _on_demand(view: Any) -> View:
 
 def _kinds(fields: Iterable[Any]) -> dict[str, Kind]:
     return {f.name: _KINDS.get(f.dtype.to_value_type().name, "other") for f in fields}
+
+
+def around(service: str, files: Iterable[Path]) -> list[Path]:
+    """The files whose views a feature service can hold: those of other models only where it could import them.
+
+    Args:
+        service: Its name.
+        files: All of Feast's files; all of them are returned when none names the service, or one imports another's.
+    """
+    texts = {file: file.read_text() for file in files}
+    near = [file for file, text in texts.items() if file.name != OF_A_MODEL or service in text]
+    named = any(service in texts[file] for file in near)
+    alone = all(Path(OF_A_MODEL).stem not in texts[file] for file in near)
+    return near if named and alone else list(texts)
 
 
 def declarable(files: Iterable[Path]) -> re.Pattern[str]:

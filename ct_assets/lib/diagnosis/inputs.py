@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 
 from ct_assets.core.strict import unknown
-from ct_assets.lib.diagnosis.declared import Declared, Kind, View, declarable
+from ct_assets.lib.diagnosis.declared import Declared, Kind, View, around, declarable
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.queries import view_schema
@@ -113,7 +113,7 @@ def inputs_can_be_there(model: Examined, feast_files: Iterable[Path]) -> Iterato
         except duckdb.Error:
             return
     left = [name for name in model.spec.inputs if name not in known]
-    on_demand = declarable(feast_files) if left else None
+    on_demand = declarable(around(model.spec.feature_service, feast_files)) if left else None
     for name in left:
         if on_demand and not on_demand.fullmatch(name):
             yield _unknown_input(model, name, known)
