@@ -1,5 +1,6 @@
 """One model from one `defs.yaml`: its spec in YAML, and all of its assets, checks and automation."""
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Self, TypeVar
 import dagster as dg
 from pydantic import BaseModel, Field, model_validator
 
-from ct_assets.core.spec import ModelSpec
+from ct_assets.core.spec import MODEL_NAME, ModelSpec
 from ct_assets.lake.contract import Source
 from ct_assets.lib.diagnosis import Examined, refuse_mistakes
 from ct_assets.lib.domains import build_sources
@@ -50,20 +51,26 @@ class ModelFile(ModelSpec):
 
 
 class Template(dg.Scaffolder):
-    """Starts a model with a `defs.yaml` and a `features.py` to fill in."""
+    """Starts a model with a small one that loads as it is, to be changed file by file."""
 
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write the files of a new model; its folder's name becomes the model's.
 
         Raises:
-            ValueError: Another format than YAML was asked for.
+            ValueError: Another format than YAML was asked for, or the folder is not one for a model.
         """
+        folder = request.target_path
+        if folder.parent.name != "models" or not re.fullmatch(MODEL_NAME, folder.name):
+            raise ValueError(
+                f"{folder.parent.name}/{folder.name} is no place for a model; expected models/<name> with a name of "
+                "small letters, digits and '_'"
+            )
         if request.scaffold_format != "yaml":
             raise ValueError("a model starts from YAML; in Python, call `build_model(spec, feature_sets)` in a defs.py")
-        request.target_path.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(TEMPLATE.iterdir()):
-            text = file.read_text().replace("{name}", request.target_path.name).replace("{type}", request.type_name)
-            (request.target_path / file.name.removesuffix(".txt")).write_text(text)
+            text = file.read_text().replace("{name}", folder.name).replace("{type}", request.type_name)
+            (folder / file.name.removesuffix(".txt")).write_text(text)
 
 
 @dg.scaffold_with(Template)

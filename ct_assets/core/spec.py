@@ -23,6 +23,8 @@ from ct_assets.core.strategies import StrategySpec
 from ct_assets.core.strict import Duration, Strict, unknown
 from ct_assets.core.tasks import TASKS, Task, task_of, with_metric_of
 
+MODEL_NAME = r"^[a-z][a-z0-9_]*$"
+
 
 class EventSpec(Strict):
     """The events a model predicts for, each at the moment its prediction is due."""
@@ -148,9 +150,7 @@ class SegmentRules(Strict):
 class ModelSpec(Strict):
     """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
 
-    name: str = Field(
-        pattern=r"^[a-z][a-z0-9_]*$", description="Prefix of the model's assets, registered model and URL."
-    )
+    name: str = Field(pattern=MODEL_NAME, description="Prefix of the model's assets, registered model and URL.")
     owner: str = Field(description="`team:name` or an e-mail address.")
     description: str = Field(description="One sentence for the asset catalog.")
     tier: Literal["critical", "standard", "experimental"] = Field(
