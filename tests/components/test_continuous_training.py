@@ -197,38 +197,45 @@ def test_a_model_that_can_never_run_is_refused_with_all_of_its_mistakes() -> Non
     assert "inputs.route_means_7d: unknown input 'route_means_7d', did you mean 'route_mean_7d'?" in str(error.value)
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout that a person adds a model to."""
-    target = tmp_path_factory.mktemp("checkout") / "ct_assets"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (CHECKOUT / name).is_file() and not name.startswith("tests/"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, target / name)
-    return target
-
-
-def dg_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def typed_in(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder), "CT_HOME": str(folder / ".ct"), "COLUMNS": "200"}
-    command = [str(Path(sys.executable).parent / "dg"), *arguments]
+    command = [str(Path(sys.executable).parent / program), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_scaffolded_model_is_a_folder_to_fill_in_and_dg_checks_it(copy: Path) -> None:
+def dg_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return typed_in(folder, "dg", *arguments)
+
+
+@pytest.mark.parametrize("place", ["models/My-Model", "elsewhere"])
+def test_a_model_is_scaffolded_among_the_models_under_a_name_that_python_imports(copy: Path, place: str) -> None:
+    done = dg_in(copy, "scaffold", "defs", "ct_assets.components.ContinuousTraining", place)
+    assert done.returncode != 0
+    assert f"{place.rpartition('/')[2]} is no place for a model; expected models/<name>" in done.stdout + done.stderr
+    (copy / "ct_assets" / "defs" / place).rmdir()
+
+
+def test_a_scaffolded_model_loads_as_it_is_and_dg_checks_what_becomes_of_it(copy: Path) -> None:
     scaffold = ["scaffold", "defs", "ct_assets.components.ContinuousTraining", "models/second"]
     done = dg_in(copy, *scaffold)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = copy / "ct_assets" / "defs" / "models" / "second"
-    assert sorted(path.name for path in folder.iterdir()) == ["defs.yaml", "features.py"]
+    files = ["__init__.py", "defs.yaml", "feature_views.py", "features.py", "sources.py"]
+    assert sorted(path.name for path in folder.iterdir()) == files
     assert ModelFile.model_validate(yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]).name == "second"
-    (folder / "features.py").unlink()
+    examined = typed_in(copy, "ct", "doctor", "second")
+    assert examined.returncode == 0, examined.stdout + examined.stderr
+    assert "0 error, 0 warning" in examined.stdout
+    for command in (
+        ("dg", "check", "defs"),
+        ("ruff", "check", str(folder)),
+        ("ruff", "format", "--check", str(folder)),
+    ):
+        done = typed_in(copy, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "second_data_arrivals" in dg_in(copy, "list", "defs", "--json").stdout
+    for file in files[2:]:
+        (folder / file).unlink()
     content = {"type": "ct_assets.components.ContinuousTraining", "attributes": attributes(name="second")}
     (folder / "defs.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     for command in ("yaml", "defs"):
