@@ -3,25 +3,23 @@
 from datetime import timedelta
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, RequestSource
-from feast.data_format import ParquetFormat
+from feast import FeatureService, Field, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Float64, Int64, String, UnixTimestamp
-from feast.value_type import ValueType
+from feast.types import Float64, Int64, UnixTimestamp
+
+from feature_repo.lake_views import lake_view, text_entity
 
 LOADS = ("6h", "24h", "7d", "28d", "2_days_before", "week_before", "same_hour_7d", "same_hour_28d")
 FEATURES = (*(f"load_{each}" for each in LOADS), "heater_share_7d", "machines_share_7d", "voltage_24h")
-PATH, MOMENT = "features/load_history/manifest.json", "event_timestamp"
-rows = FileSource(path=PATH, file_format=ParquetFormat(), timestamp_field=MOMENT, created_timestamp_column="created")
-household = Entity(name="household", join_keys=["household"], value_type=ValueType.STRING)
-load_history = FeatureView(
-    name="load_history",
-    entities=[household],
+household = text_entity("household", "Behind one meter")
+load_history = lake_view(
+    "load_history",
+    household,
     ttl=timedelta(days=1),
-    source=rows,
-    schema=[Field(name="household", dtype=String), *(Field(name=name, dtype=Float64) for name in FEATURES)],
+    features=dict.fromkeys(FEATURES, Float64),
     description="Load of a household up to its latest whole hour (kilowatts, shares of the energy, volts)",
-    tags={"upstream": "meter", "dagster/asset_key": "features/load_history"},
+    upstream="meter",
+    owner="team:power",
 )
 asked = RequestSource(name="household_power_request", schema=[Field(name="target", dtype=UnixTimestamp)])
 
