@@ -233,7 +233,6 @@ def test_a_scaffolded_model_loads_as_it_is_and_dg_checks_what_becomes_of_it(copy
     ):
         done = typed_in(copy, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "second_data_arrivals" in dg_in(copy, "list", "defs", "--json").stdout
     for file in files[2:]:
         (folder / file).unlink()
     content = {"type": "ct_assets.components.ContinuousTraining", "attributes": attributes(name="second")}
