@@ -12,6 +12,8 @@ from ct_assets.definitions import defs
 
 ROOT = Path(__file__).parents[1]
 PLATFORM = ("core", "lake", "lib", "stores", "resources", "serving", "components")
+MODELS = {"flight_delay", "repurchase", "household_power"}
+SOURCES = {"flights", "flight_outcomes", "weather", "planes", "airports", "orders", "meter"}
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,12 @@ def test_the_entry_point_is_short() -> None:
 
 def test_everything_is_defined(specs: list[dg.AssetSpec]) -> None:
     names = {spec.key.to_user_string() for spec in specs}
-    sources = {"flights", "flight_outcomes", "weather", "planes", "airports"}
-    assert sources | {f"landing/{source}" for source in sources} <= names
+    assert SOURCES | {f"landing/{source}" for source in SOURCES} <= names
     model = ("scored", "performance", "drift_report", "retrain_decision", "training_set", "challenger")
-    assert {f"flight_delay/{name}" for name in (*model, "evaluation", "champion")} <= names
+    assert {f"{spec}/{name}" for spec in MODELS for name in (*model, "evaluation", "champion")} <= names
+    # Ten of the flights, two of the shop and one of the household.
     views = {path for path in names if path.startswith("features/")}
-    assert len(views) == 10
+    assert len(views) == 13
 
 
 def test_every_asset_says_what_it_is_whose_it_is_and_where_it_belongs(specs: list[dg.AssetSpec]) -> None:
@@ -44,7 +46,7 @@ def test_every_asset_says_what_it_is_whose_it_is_and_where_it_belongs(specs: lis
         for spec in specs
     }
     assert {name: fields for name, fields in lacking.items() if fields} == {}
-    assert {spec.group_name for spec in specs} == {"flights", "flight_delay"}
+    assert {spec.group_name for spec in specs} == {"flights", "shop", "power", *MODELS}
 
 
 def test_every_condition_can_be_evaluated_by_the_daemon(specs: list[dg.AssetSpec]) -> None:
@@ -66,13 +68,7 @@ def test_each_conditioned_asset_has_exactly_one_running_sensor(definitions: dg.D
 def test_checks_have_the_partitions_of_their_asset(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     blocking = [k for k in graph.asset_check_keys if graph.get_check_spec(k).blocking]
-    assert {k.asset_key.to_user_string() for k in blocking} == {
-        "flights",
-        "flight_outcomes",
-        "weather",
-        "planes",
-        "airports",
-    }
+    assert {k.asset_key.to_user_string() for k in blocking} == SOURCES
     for key in blocking:
         assert graph.get_check_spec(key).partitions_def == graph.get(key.asset_key).partitions_def
 
