@@ -1,8 +1,10 @@
 """Every mistake of a person who adds a model is told in words, with the nearest valid name, before anything runs."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -406,6 +408,25 @@ def test_what_can_be_told_at_once_stops_the_definitions(mistake: str) -> None:
         refuse_mistakes(make(), [])
     assert words in str(error.value)
     assert "model 'buys' has" in str(error.value)
+
+
+def test_an_estimator_of_an_editable_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "of_a_team"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "models.py").write_text("class Trees: ...\n")
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+            return PathFinder.find_spec(name, [str(tmp_path)]) if name == "of_a_team" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    refuse_mistakes(model(estimator=EstimatorSpec(path="of_a_team.models.Trees")), [])
+    with pytest.raises(DefinitionError, match="unknown name in of_a_team.models 'Tree', did you mean 'Trees'"):
+        refuse_mistakes(model(estimator=EstimatorSpec(path="of_a_team.models.Tree")), [])
+    with pytest.raises(DefinitionError, match="'.Trees' has no module"):
+        refuse_mistakes(model(estimator=EstimatorSpec(path=".Trees")), [])
 
 
 SCHEMAS = {

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,14 @@ def path_is_there(model: Examined) -> Iterator[Finding]:
 def _missing(path: str) -> str:
     """Why nothing can be imported by this path; empty when it can be, or may."""
     *modules, name = path.split(".")
-    if not modules:
+    if not all(modules) or not modules:
         return f"{path!r} has no module"
     found: ModuleSpec | None = None
     where: list[str] | None = None
     for depth, module in enumerate(modules):
         full = ".".join(modules[: depth + 1])
-        found = PathFinder.find_spec(full, where)
+        # A package may be installed in a way that only its own finder knows, as editable ones are; its parts are files.
+        found = find_spec(module) if where is None else PathFinder.find_spec(full, where)
         if found is None:
             return f"there is no module {full!r}{_near(module, where)}"
         where = list(found.submodule_search_locations or [])
