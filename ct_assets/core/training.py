@@ -76,8 +76,10 @@ def train(
         )
     chosen = estimator or spec.estimator
     model = task.prepare(chosen.build(spec.seed, spec.threads))
-    # What it is made of shows before it is fitted, and may save a long training.
-    dump_model(model, spec.trusted_types)
+    if estimator is None:
+        # What it is made of shows before it is fitted, and may save a long training. An estimator chosen by hand may
+        # wrap another and hand that one back.
+        dump_model(model, spec.trusted_types)
     inputs = model_inputs(spec, examples)
     lesson = lesson_of(spec, examples, inputs, start)
     refuse_unable(spec.strategy, model, lesson.weights is not None)

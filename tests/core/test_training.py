@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 from worlds_of_core import INPUTS, examples, logistic, spec_with
 
 from ct_assets.core.artifact import ArtifactError, artifact_digest, load_model
@@ -63,6 +64,14 @@ def test_a_model_of_a_type_that_nobody_reviewed_is_refused_before_it_is_fitted()
 class Unfittable(LogisticRegression):
     def fit(self, *_):
         raise AssertionError("fitted before it was looked at")
+
+
+def test_an_estimator_chosen_by_hand_may_wrap_another_and_hand_that_one_back() -> None:
+    inner = SPEC.estimator.model_dump(mode="json")
+    planted = EstimatorSpec(path="ct_assets.demo.sabotage.ShuffledLabels", params=inner)
+    trained = train(SPEC, examples(), examples(100, 4), planted)
+    assert isinstance(load_model(trained.payload, trained.digest, SPEC.trusted_types), Pipeline)
+    assert trained.digest != train(SPEC, examples(), examples(100, 4)).digest
 
 
 def test_what_only_a_fit_brings_in_is_refused_too() -> None:
