@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 
 from ct_assets.definitions import defs
+from ct_assets.defs.models import load_sources, load_specs
+from ct_assets.resources.feast import definitions as feast_objects
 
 ROOT = Path(__file__).parents[1]
 PLATFORM = ("core", "lake", "lib", "stores", "resources", "serving", "components")
@@ -32,12 +34,18 @@ def test_the_entry_point_is_short() -> None:
 
 def test_everything_is_defined(specs: list[dg.AssetSpec]) -> None:
     names = {spec.key.to_user_string() for spec in specs}
-    assert SOURCES | {f"landing/{source}" for source in SOURCES} <= names
-    model = ("scored", "performance", "drift_report", "retrain_decision", "training_set", "challenger")
-    assert {f"{spec}/{name}" for spec in MODELS for name in (*model, "evaluation", "champion")} <= names
-    # Ten of the flights, two of the shop and one of the household.
-    views = {path for path in names if path.startswith("features/")}
-    assert len(views) == 13
+    sources = {source.name for source in load_sources()}
+    assert {"flights", "flight_outcomes", "weather", "planes", "airports", "orders", "meter"} <= sources
+    assert sources | {f"landing/{source}" for source in sources} <= names
+    assert {"flight_delay", "repurchase", "household_power"} <= load_specs().keys()
+    made = ("scored", "performance", "drift_report", "retrain_decision", "training_set", "challenger", "evaluation")
+    assert {f"{model}/{name}" for model in load_specs() for name in (*made, "champion")} <= names
+
+
+def test_every_view_that_feast_reads_from_the_lake_is_an_asset(specs: list[dg.AssetSpec]) -> None:
+    views = {f"features/{each.name}" for each in feast_objects() if type(each).__name__ == "FeatureView"}
+    assert len(views) >= 13
+    assert {name for spec in specs if (name := spec.key.to_user_string()).startswith("features/")} == views
 
 
 def test_every_asset_says_what_it_is_whose_it_is_and_where_it_belongs(specs: list[dg.AssetSpec]) -> None:
@@ -46,7 +54,9 @@ def test_every_asset_says_what_it_is_whose_it_is_and_where_it_belongs(specs: lis
         for spec in specs
     }
     assert {name: fields for name, fields in lacking.items() if fields} == {}
-    assert {spec.group_name for spec in specs} == {"flights", "shop", "power", *MODELS}
+    domains = {source.domain.name for source in load_sources()}
+    assert {"flights", "shop", "power"} <= domains
+    assert {spec.group_name for spec in specs} == domains | load_specs().keys()
 
 
 def test_every_condition_can_be_evaluated_by_the_daemon(specs: list[dg.AssetSpec]) -> None:
@@ -68,7 +78,7 @@ def test_each_conditioned_asset_has_exactly_one_running_sensor(definitions: dg.D
 def test_checks_have_the_partitions_of_their_asset(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     blocking = [k for k in graph.asset_check_keys if graph.get_check_spec(k).blocking]
-    assert {k.asset_key.to_user_string() for k in blocking} == SOURCES
+    assert {k.asset_key.to_user_string() for k in blocking} == {source.name for source in load_sources()}
     for key in blocking:
         assert graph.get_check_spec(key).partitions_def == graph.get(key.asset_key).partitions_def
 
