@@ -14,8 +14,6 @@ from ct_assets.resources.feast import definitions as feast_objects
 
 ROOT = Path(__file__).parents[1]
 PLATFORM = ("core", "lake", "lib", "stores", "resources", "serving", "components")
-MODELS = {"flight_delay", "repurchase", "household_power"}
-SOURCES = {"flights", "flight_outcomes", "weather", "planes", "airports", "orders", "meter"}
 
 
 @pytest.fixture(scope="module")
