@@ -56,8 +56,9 @@ def _text_rows(source: "Source", payload: bytes, _table: pa.Table, chosen: npt.N
 
 
 def _lines(source: "Source", payload: bytes, _table: pa.Table, chosen: npt.NDArray[np.bool_]) -> bytes:
-    lines = [line for line in payload.decode(source.encoding).splitlines() if line.strip()]
-    kept = [line + "\n" for line, wanted in zip(lines, chosen, strict=True) if wanted]
+    # Not `splitlines`, which also cuts at characters that JSON allows within a text, such as U+2028.
+    lines = [line for line in payload.decode(source.encoding).split("\n") if line.strip()]
+    kept = [line.rstrip("\r") + "\n" for line, wanted in zip(lines, chosen, strict=True) if wanted]
     return "".join(kept).encode(source.encoding)
 
 

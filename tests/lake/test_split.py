@@ -79,6 +79,17 @@ def test_every_row_lands_once_on_its_day_as_it_was(kind: str) -> None:
     pd.testing.assert_frame_equal(together, read(of, payload).to_pandas(), check_dtype=False)
 
 
+def test_a_line_of_json_ends_at_its_newline_alone() -> None:
+    of = FILES["json"][0]
+    notes = {"2024-03-01": "two\u2028lines", "2024-03-02": "next\x85line"}
+    lines = [f'{{"id": 1, "note": "{note}", "known_at": "{day}T00:00:00Z"}}' for day, note in notes.items()]
+    for end in ("\n", "\r\n"):
+        parts = split_by_day(of, end.join(lines).encode())
+        assert {day: read(of, part)["note"].to_pylist() for day, part in parts.items()} == {
+            day: [note] for day, note in notes.items()
+        }
+
+
 def test_the_text_of_a_moment_is_not_rewritten() -> None:
     parts = split_by_day(*FILES["csv"])
     assert b"2024-03-02T00:30:00+02:00" in parts["2024-03-01"]
