@@ -167,7 +167,7 @@ def _labelled(
     if examples.empty:
         return examples, 0
     if spec.weight and spec.weight not in spec.inputs:
-        examples = _with_weights(lake, spec, first, examples)
+        examples = _with_weights(lake, spec, first, as_of, examples)
     labels = read_labels(lake, spec, as_of, first)[[spec.events.id_column, "label"]]
     examples = examples.merge(labels, on=spec.events.id_column, how="left")
     missing = examples["label"].isna()
@@ -202,7 +202,9 @@ def _examples(
     if events.empty:
         return joined
     columns = list(joined.columns)
-    anew = with_features(store, spec, events).reindex(columns=columns)
+    anew = with_features(store, spec, events)
+    # As they were scored: beside texts, numbers that stand for categories would become other texts.
+    anew = anew.assign(**model_inputs(spec, anew)).reindex(columns=columns)
     parts = [joined, anew if segment is None else anew[anew[spec.segment_by] == segment]]
     if not any(map(len, parts)):
         return joined
@@ -210,9 +212,11 @@ def _examples(
     return whole.sort_values(["event_timestamp", spec.events.id_column], ignore_index=True)
 
 
-def _with_weights(lake: Lake, spec: ModelSpec, first: pd.Timestamp, examples: pd.DataFrame) -> pd.DataFrame:
+def _with_weights(
+    lake: Lake, spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, examples: pd.DataFrame
+) -> pd.DataFrame:
     """The examples with their weights, from the events: what was scored holds only what the model reads."""
-    events = read_events(lake, spec, first, examples["event_timestamp"].max() + INSTANT)
+    events = read_events(lake, spec, first, as_of)
     if spec.weight not in events:
         raise ValueError(f"weight: {unknown('column of the events or input', str(spec.weight), events.columns)}")
     return examples.merge(events[[spec.events.id_column, spec.weight]], on=spec.events.id_column, how="left")

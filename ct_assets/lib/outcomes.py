@@ -272,12 +272,14 @@ def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
 def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
     """How many scored events of each segment had a known outcome by a moment, the most first.
 
-    Immature ones never count: a segment must not begin by the labels that come fast.
+    Immature ones never count: a segment must not begin by the labels that come fast. A missing or empty value is no
+    segment.
     """
-    name = outcomes_name(spec)
+    name, column = outcomes_name(spec), quoted(str(spec.segment_by))
     sql = f"""
-SELECT {quoted(str(spec.segment_by))} AS segment, count(DISTINCT {spec.events.id_column}) AS n FROM "{name}"
-WHERE {maturing(spec)} < $as_of AND segment <> '{MISSING_CATEGORY}' GROUP BY ALL ORDER BY n DESC, segment
+SELECT {column} AS segment, count(DISTINCT {spec.events.id_column}) AS n FROM "{name}"
+WHERE {maturing(spec)} < $as_of AND {column} NOT IN ('{MISSING_CATEGORY}', '')
+GROUP BY {column} ORDER BY n DESC, {column}
 """
     window = Window(None, partition_of(as_of - INSTANT))
     if not lake.has_rows(name, window):

@@ -1,0 +1,92 @@
+"""Training sets whose examples come partly from what was scored and partly from the feature store."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from labelled_world import DAY, FEATURES, MESSAGES, REACH, START, World, day, model, world
+from worlds_of_core import spec_with
+
+from ct_assets.core.segments import SERVED_BY
+from ct_assets.core.spec import EventSpec, LabelSpec, ModelSpec
+from ct_assets.lake.training_set import build_training_set, read_examples
+from ct_assets.lib.outcomes import labels_by_segment
+
+#: Shops of the loans, as their features give them: whole numbers that are floats beside a missing one.
+SHOPS = [1.0, 2.0, 1.0, 2.0, float("nan"), 1.0]
+MATURE = START + 4 * DAY + REACH
+
+
+class Store:
+    """The part of Feast's store that is asked, over a table of one feature by moment of prediction."""
+
+    def __init__(self, found: dict[pd.Timestamp, float]) -> None:
+        self.found = found
+
+    def get_feature_service(self, name: str) -> str:
+        return name
+
+    def get_historical_features(self, asked: pd.DataFrame, *_: object, **__: object) -> Any:
+        joined = asked.assign(x=asked["event_timestamp"].map(self.found))
+        return SimpleNamespace(to_df=lambda: joined)
+
+
+def shops(home: Path, scored: int) -> World:
+    """Six loans, one every four hours, of which the first were scored in their time."""
+    spec = model("delay").model_copy(update={"inputs": {"x": "categorical"}, "entities": (), "segment_by": "x"})
+    loans = [(f"l{i}", 4 * i, 0) for i in range(6)]
+    made = world(home, spec, loans, [(name, i % 2, 40 + i) for i, (name, *_) in enumerate(loans)])
+    made.arrive(7)
+    rows = made.scored().assign(x=["1", "2", "1", "2", "(missing)", "1"]).head(scored)
+    made.lake.dataset("m/scored", "event_timestamp").write(day(0), pa.Table.from_pandas(rows, preserve_index=False))
+    return made
+
+
+def snapshot(made: World, segment: str | None = None) -> tuple[str, list[str]]:
+    store: Any = Store(dict(zip(made.loans["starts_at"], SHOPS, strict=True)))
+    found = build_training_set(made.lake, store, made.spec, MATURE, START, FEATURES, segment)
+    return found.digest, list(read_examples(made.lake, found, "train")["id"])
+
+
+def test_categories_are_the_same_whether_an_event_was_scored_or_is_joined_anew(tmp_path: Path) -> None:
+    digests = {snapshot(shops(tmp_path / str(scored), scored))[0] for scored in (6, 3, 1)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("scored", [6, 3, 1])
+def test_a_segment_has_all_its_examples_whether_they_were_scored_or_are_joined_anew(
+    scored: int, tmp_path: Path
+) -> None:
+    made = shops(tmp_path, scored)
+    assert snapshot(made, "1")[1] == ["l0", "l2", "l5"]
+    assert snapshot(made, "2")[1] == ["l1", "l3"]
+
+
+def test_the_weight_of_an_event_that_arrived_after_its_prediction_is_found(tmp_path: Path) -> None:
+    made = world(tmp_path, _weighted(), [("a", 1, 0), ("b", 2, 0)], [("a", 0, 30), ("b", 1, 31)])
+    made.arrive(7)
+    late = made.loans.assign(known_at=made.loans["starts_at"] + DAY / 2)
+    made.lake.dataset("loans").write(day(0), pa.Table.from_pandas(late, preserve_index=False))
+    found = build_training_set(made.lake, None, made.spec, MATURE, START, FEATURES)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read_examples(made.lake, found, "train")["own"], [1.0, 2.0])
+
+
+def _weighted() -> ModelSpec:
+    sql = "SELECT id, starts_at AS event_timestamp, due_at, date_part('hour', starts_at) AS own FROM loans"
+    label = LabelSpec(source="messages", sql=MESSAGES, delay=REACH)
+    events = EventSpec(source="loans", sql=sql, id_column="id")
+    return spec_with({"x": "numeric"}, events=events, label=label, evaluation_days=1, weight="own")
+
+
+def test_a_missing_or_empty_value_is_no_segment(tmp_path: Path) -> None:
+    made = world(tmp_path, model("delay").model_copy(update={"segment_by": "shop"}), [("a", 1, 0)])
+    # A slice may be called `segment` too.
+    outcomes = pd.DataFrame({"id": list("abcdef"), "shop": ["x", "x", "y", "", "(missing)", "y"], "segment": "s"})
+    moments = {"event_timestamp": START, "known_at": START + DAY, "label": 1, SERVED_BY: "(pooled)"}
+    table = pa.Table.from_pandas(outcomes.assign(**moments), preserve_index=False)
+    made.lake.dataset("m/performance").write(day(1), table)
+    assert labels_by_segment(made.lake, made.spec, MATURE) == {"x": 2, "y": 2}
