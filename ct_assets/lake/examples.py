@@ -107,6 +107,8 @@ def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Time
 def label_versions(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str) -> pd.DataFrame:
     """Every label that arrived from the day `first` on and was known at `as_of`; more than one where it changed.
 
+    Of several that became known at one moment, the one that counts comes first, as `read_labels` has it.
+
     Returns:
         Columns: the id, `label`, `known_at`.
     """
@@ -118,7 +120,7 @@ def _arrived(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str, which
     id_column = spec.events.id_column
     sql = f"""
 SELECT {id_column}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL AND known_at <= $as_of
-QUALIFY {which} ORDER BY {id_column}, known_at
+QUALIFY {which} ORDER BY {id_column}, known_at, label DESC
 """
     window = Window(first, partition_of(as_of - INSTANT))
     return lake.query(sql, {spec.label.source: window}, as_of, {"as_of": as_of}).to_pandas()

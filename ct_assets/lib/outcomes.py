@@ -121,10 +121,9 @@ def _days(start: pd.Timestamp, last: str, reach: timedelta | None) -> Window:
 def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) -> pd.DataFrame:
     """Scored events that mature from `since` on."""
     own = [MATURES] if spec.label.reach is None else []
-    predicted = map(quoted, task_of(spec).columns)
     segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
-    further = dict.fromkeys(["model_version", *spec.slices, *segment, *own])
-    columns = ", ".join([spec.events.id_column, "event_timestamp", *predicted, *further])
+    further = dict.fromkeys([*task_of(spec).columns, "model_version", *spec.slices, *segment, *own])
+    columns = ", ".join([spec.events.id_column, "event_timestamp", *map(quoted, further)])
     name, window = f"{spec.name}/scored", _days(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
     return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -178,6 +179,30 @@ def test_a_corrected_label_counts_once_and_as_it_was_known(tmp_path: Path) -> No
     assert dict(zip(rows["id"], rows["versions"], strict=True)) == {"a": 3, "b": 1}
     snapshot = made.snapshot(end_of(4))
     assert (snapshot.unlabelled, made.rows(snapshot)["train"]) == (1, {"a": 1, "b": 0})
+
+
+def test_a_slice_may_be_called_as_sql_calls_something(tmp_path: Path) -> None:
+    spec = model("delay").model_copy(update={"slices": ("group",)})
+    made = world(tmp_path, spec, [("a", 1, 0), ("b", 2, 0)], [("a", 0, 3), ("b", 1, 4)])
+    made.arrive(1)
+    rows = pa.Table.from_pandas(made.scored().assign(group=["x", "y"]), preserve_index=False)
+    made.lake.dataset("m/scored", "event_timestamp").write(day(0), rows)
+    assert save_outcomes(made.lake, spec, day(0)).first["group"].to_pylist() == ["x", "y"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_labels_of_one_moment_the_same_counts_everywhere_in_whatever_order_they_came(
+    first: int, tmp_path: Path
+) -> None:
+    messages = [("a", first, 30), ("a", 1 - first, 30), ("b", first, 31), ("a", 1, 50)]
+    made = world(tmp_path, model("delay"), [("a", 1, 0), ("b", 2, 0)], messages)
+    made.arrive(5)
+    for number in range(5):
+        save_outcomes(made.lake, made.spec, day(number))
+    assert outcomes(made, end_of(4)) == {"a": 1, "b": first}
+    assert made.rows(made.snapshot(end_of(4)))["train"] == {"a": 1, "b": first}
+    rows = read_outcomes(made.lake, made.spec, end_of(4), START)
+    assert dict(zip(rows["id"], rows["versions"], strict=True)) == {"a": 1, "b": 1}
 
 
 def test_a_label_that_was_known_before_its_prediction_counts_once(tmp_path: Path) -> None:
