@@ -15,6 +15,7 @@ import pytest
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
+from ct_assets.core.strategies import StrategySpec
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.lake import Lake
 from ct_assets.lib.diagnosis import (
@@ -28,7 +29,7 @@ from ct_assets.lib.diagnosis import (
     refuse_mistakes,
 )
 from ct_assets.lib.diagnosis.declared import Declared, View
-from ct_assets.lib.diagnosis.estimator import TRIAL
+from ct_assets.lib.diagnosis.estimator import TRIAL, it_can_be_trained
 from ct_assets.lib.features import FeatureSet, FeatureSql
 
 MOMENT = "datetime64[us, UTC]"
@@ -154,7 +155,27 @@ def test_a_sound_model_has_no_mistake() -> None:
     refuse_mistakes(model(), [])
 
 
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "window": {"kind": "window", "window": "1 hour"},
+    "recent": {"sampling": "recent", "rows": 100},
+    "time decay": {"sampling": "time_decay", "half_life": "1 day"},
+    "importance": {"sampling": "importance", "current": "1 hour"},
+}
+
+
+@pytest.mark.parametrize("case", STRATEGIES)
+def test_a_strategy_that_chooses_by_time_and_weight_has_all_it_needs_in_the_trial(case: str) -> None:
+    sql = f"SELECT *, 1.5 AS worth FROM ({SPEC.events.sql})"
+    changed = model(strategy=StrategySpec(**STRATEGIES[case]), weight="worth", events={"sql": sql})
+    assert list(it_can_be_trained(changed)) == []
+    assert told(changed) == []
+
+
 MISTAKES: dict[str, tuple[Callable[[], Examined], str]] = {
+    "a weight that the events do not have": (
+        lambda: model(weight="worth"),
+        "events.sql: yields no column worth (weight)",
+    ),
     "an unknown source of events": (
         lambda: model(events={"source": "visit"}),
         "events.source: unknown source 'visit', did you mean 'visits'?",

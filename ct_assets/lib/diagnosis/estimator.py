@@ -18,6 +18,7 @@ from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict, train
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
+from ct_assets.lib.diagnosis.tables import FIRST
 
 PATH, TRIAL = "estimator path", "estimator"
 ROWS = 400
@@ -128,7 +129,10 @@ def _missing_values(model: Examined, rows: pd.DataFrame) -> Iterator[Finding]:
 
 
 def trial_rows(spec: ModelSpec) -> pd.DataFrame:
-    """Made-up examples of the model's inputs with labels of its task; the same every time."""
+    """Made-up examples of the model's inputs, with labels of its task and all that a strategy chooses by.
+
+    They are the same every time, and so near in time that any window holds them all.
+    """
     random = np.random.default_rng(0)
     columns = {
         name: random.normal(size=ROWS) if kind == "numeric" else np.array(["a", "b", "c"])[random.integers(0, 3, ROWS)]
@@ -136,6 +140,9 @@ def trial_rows(spec: ModelSpec) -> pd.DataFrame:
     }
     frame = pd.DataFrame(columns).astype(dict.fromkeys(spec.categorical, object))
     turns = np.arange(ROWS)
+    frame["event_timestamp"] = FIRST + pd.to_timedelta(turns, unit="ms")
+    if spec.weight is not None:
+        frame[spec.weight] = 1.0 + turns % 2
     if spec.task == "binary":
         return frame.assign(label=(turns % 2).astype("int8"))
     if spec.task == "multiclass":

@@ -58,6 +58,8 @@ def events_bind(model: Examined) -> Iterator[Finding]:
     if own := model.spec.label.matures_at:
         needed[own] = "label.matures_at"
         yield from _moment(model, EVENTS, "events.sql", found, own)
+    if (weight := model.spec.weight) and weight not in model.spec.inputs:
+        needed[weight] = "weight"
     needed |= dict.fromkeys(model.spec.entities, "entities") | dict.fromkeys(model.spec.request, "request")
     yield from _present(model, EVENTS, "events.sql", found, needed)
     yield from _moment(model, EVENTS, "events.sql", found, "event_timestamp")
