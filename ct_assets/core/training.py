@@ -81,9 +81,10 @@ def train(
         # wrap another and hand that one back.
         dump_model(model, spec.trusted_types)
     inputs = model_inputs(spec, examples)
-    lesson = lesson_of(spec, examples, inputs, start)
-    refuse_unable(spec.strategy, model, lesson.weights is not None)
     with limited(spec.threads):
+        # Choosing may fit a model as well.
+        lesson = lesson_of(spec, examples, inputs, start)
+        refuse_unable(spec.strategy, model, lesson.weights is not None)
         started = time.perf_counter()
         model = learned(spec, chosen, lesson, start)
         seconds = time.perf_counter() - started
