@@ -28,28 +28,6 @@ HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
 ECE_BINS = 15
 
 
-def binary_metrics(y: Any, p: Any, threshold: float = 0.5) -> dict[str, float]:
-    """All metrics of a binary classifier.
-
-    Parameters: `y` labels 0/1, shape (n,); `p` probabilities of class 1, shape (n,); `threshold`: predicted class is
-    1 where p >= threshold (used by f1 only).
-    Returns keys auc, logloss, brier, f1, ece, prevalence, rows. A metric that the data leave undefined is NaN: all of
-    them without rows, `auc` with one class only, `f1` with no positive among labels and predictions.
-    Raises ValueError for labels other than 0/1, probabilities outside [0, 1] or NaN, or unequal lengths.
-    """
-    labels, scores = _checked(y, p)
-    rows = float(len(labels))
-    return {
-        "auc": auc(labels, scores),
-        "logloss": logloss(labels, scores),
-        "brier": brier(labels, scores),
-        "f1": f1(labels, scores, threshold),
-        "ece": expected_calibration_error(labels, scores),
-        "prevalence": float(labels.mean()) if rows else float("nan"),
-        "rows": rows,
-    }
-
-
 def auc(y: Any, p: Any) -> float:
     """Area under the ROC curve by the rank formula of Mann and Whitney (1947); ties count half. NaN with one class."""
     labels, scores = _checked(y, p)

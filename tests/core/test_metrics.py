@@ -8,11 +8,11 @@ from sklearn.calibration import calibration_curve
 from ct_assets.core.metrics import (
     advantage,
     auc,
-    binary_metrics,
     expected_calibration_error,
     f1,
     reliability_curve,
 )
+from ct_assets.core.tasks import BINARY
 
 
 def sample(rows=4000, seed=0, decimals=2):
@@ -23,11 +23,12 @@ def sample(rows=4000, seed=0, decimals=2):
 
 def test_every_metric_equals_scikit_learn():
     y, p = sample()
-    found = binary_metrics(y, p, threshold=0.4)
+    found = BINARY.figures(y, p)
     assert found["auc"] == pytest.approx(oracle.roc_auc_score(y, p), abs=1e-12)
     assert found["logloss"] == pytest.approx(oracle.log_loss(y, p), abs=1e-12)
     assert found["brier"] == pytest.approx(oracle.brier_score_loss(y, p), abs=1e-12)
-    assert found["f1"] == pytest.approx(oracle.f1_score(y, p >= 0.4), abs=1e-12)
+    assert found["f1"] == pytest.approx(oracle.f1_score(y, p >= 0.5), abs=1e-12)
+    assert f1(y, p, threshold=0.4) == pytest.approx(oracle.f1_score(y, p >= 0.4), abs=1e-12)
     assert found["prevalence"] == y.mean()
     assert found["rows"] == 4000
 
@@ -66,13 +67,13 @@ def test_a_certain_prediction_falls_into_the_last_bin():
 
 
 def test_one_class_has_no_auc_but_a_brier_score():
-    found = binary_metrics([1, 1], [0.5, 1.0])
+    found = BINARY.figures(np.ones(2), np.array([0.5, 1.0]))
     assert np.isnan(found["auc"])
     assert found["brier"] == 0.125
 
 
 def test_no_rows_have_no_metrics():
-    found = binary_metrics([], [])
+    found = BINARY.figures(np.empty(0), np.empty(0))
     assert found.pop("rows") == 0
     assert all(np.isnan(value) for value in found.values())
 
@@ -81,6 +82,7 @@ def test_f1_without_positives_is_undefined():
     assert np.isnan(f1([0, 0], [0.1, 0.2]))
 
 
+@pytest.mark.parametrize("metric", [auc, f1, expected_calibration_error])
 @pytest.mark.parametrize(
     ("y", "p", "message"),
     [
@@ -90,9 +92,9 @@ def test_f1_without_positives_is_undefined():
         ([0], [0.1, 0.2], "shape"),
     ],
 )
-def test_unusable_input_is_refused(y, p, message):
+def test_unusable_input_is_refused(y, p, message, metric):
     with pytest.raises(ValueError, match=message):
-        binary_metrics(y, p)
+        metric(y, p)
 
 
 def test_an_advantage_is_positive_for_the_better_model_whatever_the_direction():

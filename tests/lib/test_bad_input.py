@@ -17,7 +17,6 @@ from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
 from ct_assets.core.training import train
 from ct_assets.lake.examples import read_events
 from ct_assets.lake.lake import Lake
-from ct_assets.lib.diagnosis.segments import too_many_segments
 
 SPEC = ModelSpec(
     name="buys",
@@ -81,17 +80,3 @@ def test_examples_that_teach_nothing_are_told(labels: list[int], told: str) -> N
     examples = pd.DataFrame({"pages": np.arange(len(labels), dtype="float64"), "label": labels})
     with pytest.raises(ValueError, match=told):
         train(SPEC, examples, examples)
-
-
-def test_a_segment_column_with_a_value_a_customer_is_refused() -> None:
-    customers = pa.chunked_array([[f"c{row}" for row in range(100_000)]])
-    found = too_many_segments("customer", customers, "defs.yaml: segment_by")
-    assert found is not None
-    assert str(found).startswith(
-        "defs.yaml: segment_by: column 'customer' has 100,000 values in 100,000 events; expected at most 1,000 segments"
-    )
-    countries = pa.chunked_array([["AT", "CH", "AT"]])
-    assert too_many_segments("country", countries, "defs.yaml: segment_by") is None
-    missing = too_many_segments("country", pa.chunked_array([["AT", None]]), "defs.yaml: segment_by")
-    assert missing is not None
-    assert (missing.level, missing.found) == ("warning", "column 'country' is missing in 1 of 2 events")
