@@ -61,9 +61,8 @@ class Lineage:
         model = load_model(
             Path(release.artifact).read_bytes(), self.started_from["artifact_digest"], spec.trusted_types
         )
-        learned = load_training_set(lake, self.started_from["training_set"])
-        seen = read_examples(lake, replace(learned, split_at=self.started_from["split_at"]), "train")
-        id_column = spec.events.id_column
+        learned, id_column = load_training_set(lake, self.started_from["training_set"]), spec.events.id_column
+        seen = read_examples(lake, replace(learned, split_at=self.started_from["split_at"]), "train", [id_column])
         return Start(model, ~examples[id_column].isin(seen[id_column]).to_numpy())
 
     def facts(self, spec: ModelSpec) -> dict[str, Any]:

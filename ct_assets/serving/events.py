@@ -18,7 +18,7 @@ from ct_assets.core.strict import unknown
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.formats import UnreadableError, read
-from ct_assets.lake.inbox import ConflictError, Inbox, InboxFullError, Line, Message
+from ct_assets.lake.inbox import ConflictError, Inbox, InboxFullError, Line, Message, Taken
 from ct_assets.serving.cloudevents import CloudEvent, EventError, parse_events
 from ct_assets.serving.metrics import Metrics
 
@@ -59,11 +59,8 @@ class Events:
         self._land(everything=True)
         self.inbox.close()
 
-    def take(self, events: Sequence[CloudEvent]) -> dict[str, int]:
+    def take(self, events: Sequence[CloudEvent]) -> Taken:
         """Keep the rows of all events, or none.
-
-        Returns:
-            New rows by source, and under an empty name the events that had been delivered before.
 
         Raises:
             EventError: An event has no source here, or a row breaks its source's contract.
@@ -85,7 +82,7 @@ class Events:
                 for message in messages_of(self.inbox.sources[name], ours, now)
             ]
         )
-        return {**taken.rows, "": taken.repeated + len(events) - len(once)}
+        return replace(taken, repeated=taken.repeated + len(events) - len(once))
 
     def _source(self, event: CloudEvent) -> Source:
         by_type = {source.event_type: source for source in self.inbox.sources.values()}
@@ -127,11 +124,10 @@ def add_event_routes(app: FastAPI, events: Events, metrics: Metrics) -> None:
         except InboxFullError as error:
             again = {"Retry-After": str(RETRY_SECONDS)}
             raise HTTPException(503, f"{error}; send it again later", again) from error
-        repeated = taken.pop("")
-        for source, rows in taken.items():
+        for source, rows in taken.rows.items():
             metrics.event_rows.labels(source).inc(rows)
-        metrics.repeated_events.inc(repeated)
-        return EventsTaken(rows=sum(taken.values()), repeated=repeated)
+        metrics.repeated_events.inc(taken.repeated)
+        return EventsTaken(rows=sum(taken.rows.values()), repeated=taken.repeated)
 
 
 async def _body(request: Request) -> bytes:
