@@ -116,14 +116,18 @@ def _report_due(context: dg.AssetExecutionContext, spec: ModelSpec, due: Sequenc
 
 
 def lines_at(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> list[Releases]:
-    """The lines that are judged and decided about at a moment: the model's own, and that of each segment with enough
-    labels once the model has a champion, which they are measured by.
+    """The lines that are judged and decided about at a moment.
+
+    The model's own, and once it has a champion, which they are measured by, those of the largest segments with enough
+    labels. One that has a champion stays among them when others outgrow it: what serves is watched.
     """
     pooled = releases_of(lake, Line(spec.name))
     if spec.segment_by is None or pooled.champion_at(as_of - INSTANT) is None:
         return [pooled]
-    largest = list(_large_segments(lake, spec, as_of))[: spec.segments.most]
-    return [pooled, *(releases_of(lake, Line(spec.name, segment)) for segment in sorted(largest))]
+    large = [releases_of(lake, Line(spec.name, segment)) for segment in _large_segments(lake, spec, as_of)]
+    most = spec.segments.most
+    kept = [*large[:most], *(each for each in large[most:] if each.champion_at(as_of - INSTANT))]
+    return [pooled, *sorted(kept, key=lambda each: each.model)]
 
 
 def _large_segments(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
