@@ -67,8 +67,9 @@ def land(
     if source not in sources:
         _fail(LookupError(unknown("source", source, sources)))
     for file in files:
-        landed = land_file(_home(), sources[source], file)
-        console.print(f"{file}: {len(landed)} file(s) landed")
+        taken = land_file(_home(), sources[source], file)
+        known = f"; {taken.known} accepted before" if taken.known else ""
+        console.print(escape(f"{file}: {taken.landed} file(s) landed{known}"))
 
 
 @app.command()

@@ -1,57 +1,81 @@
 """`ct land` and `ct run`: a file's days put into landing, and all that they bring about worked off without a daemon."""
 
+import hashlib
 import os
-from datetime import date
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from ct_assets.feeds import Delivery, feed_wave
 from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
 from ct_assets.lake.split import split_by_day
 
+_LONGEST_STEM = 40
+"""Characters of a file's own name that its days are called by."""
+_UNFINISHED = "._"
+"""A name that begins so is that of a file that is still being written."""
 
-def land(home: Path, source: Source, file: Path) -> list[Delivery]:
-    """Put a file into the landing folder, day by day of `known_at`.
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a file's days.
+
+    Attributes:
+        landed: How many were put into landing.
+        known: How many had been accepted before with just these rows, and were left out.
+    """
+
+    landed: int
+    known: int
+
+
+def land(home: Path, source: Source, file: Path) -> Taken:
+    """Put a file into the landing place, day by day of `known_at`.
+
+    What is the same is told by content and never by name: exports of every month are often called alike, and so is a
+    file that was mended after a rejection.
 
     Args:
         home: `$CT_HOME`.
         source: What the file belongs to.
         file: A file of the source's format, with rows of any number of days.
 
-    Returns:
-        The files that landed; ones that had been received before are left out.
-
     Raises:
         UnreadableError: The file is not what the source sends.
-        ValueError: A row has no `known_at`, or lies outside of the source's days.
+        ValueError: There are no rows, one has no `known_at`, or one lies outside of the source's days.
     """
     payload = file.read_bytes()
-    if not source.daily:
-        return _put(home, source, [Delivery(source.name, None, file.name, payload)])
-    parts = split_by_day(source, payload)
-    first, last = source.domain.first_day.isoformat(), source.domain.last_day
-    outside = [day for day in parts if day < first or (last and day > last.isoformat())]
+    parts = split_by_day(source, payload) if source.daily else {WHOLE: payload}
+    if not parts:
+        raise ValueError(f"{file} has no rows; expected at least one")
+    if source.daily:
+        _refuse_other_days(source, file, parts)
+    landing, accepted = Landing(home, source), Lake(home).dataset(source.name)
+    landed = 0
+    for partition, part in parts.items():
+        digest = hashlib.sha256(part).hexdigest()
+        if digest not in {f.digest for f in accepted.partition(partition)}:
+            landing.write(
+                partition, f"{file.stem.lstrip(_UNFINISHED)[:_LONGEST_STEM]}-{digest[:12]}{file.suffix}", part
+            )
+            landed += 1
+    return Taken(landed, len(parts) - landed)
+
+
+def _refuse_other_days(source: Source, file: Path, days: Iterable[str]) -> None:
+    first, last = source.domain.first_day, source.domain.last_day or datetime.now(UTC).date()
+    outside = [day for day in days if not first <= date.fromisoformat(day) <= last]
     if outside:
         raise ValueError(
             f"{file} has rows of {len(outside)} day(s) outside of domain {source.domain.name!r}, such as {outside[0]}; "
-            f"expected {first} to {last or 'today'}: change the domain's days, or leave the rows out"
+            f"expected {first} to {source.domain.last_day or 'today'}: change the domain's days, or leave the rows out"
         )
-    deliveries = [Delivery(source.name, date.fromisoformat(day), file.name, part) for day, part in parts.items()]
-    return _put(home, source, deliveries)
-
-
-def _put(home: Path, source: Source, deliveries: list[Delivery]) -> list[Delivery]:
-    if not source.landing:
-        return feed_wave(deliveries, str(home))
-    landing = Landing(home, source)
-    for each in deliveries:
-        # What was received before is recognized by its content.
-        landing.write(each.day.isoformat() if each.day else WHOLE, each.name, each.payload)
-    return deliveries
 
 
 def run(home: Path, console: Console) -> bool:

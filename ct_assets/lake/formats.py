@@ -54,6 +54,8 @@ def read(source: "Source", payload: bytes) -> pa.Table:
             f"not a whole {what} file of {len(payload)} bytes ({error}); it was cut off or is something else: ask the "
             "sender to resend it"
         ) from error
+    if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
+        raise UnreadableError(f"column(s) {', '.join(twice)} are there twice: ask the sender to name each once")
     return table if source.format in ("parquet", "arrow") else _with_moments(source, table)
 
 

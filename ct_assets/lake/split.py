@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ct_assets.lake.dataset import to_parquet
-from ct_assets.lake.formats import read
+from ct_assets.lake.formats import UnreadableError, read
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -47,6 +47,7 @@ def split_by_day(source: "Source", payload: bytes) -> dict[str, bytes]:
 
 
 def _text_rows(source: "Source", payload: bytes, _table: pa.Table, chosen: npt.NDArray[np.bool_]) -> bytes:
+    csv.field_size_limit(max(csv.field_size_limit(), len(payload)))
     text = io.StringIO(payload.decode(source.encoding), newline="")
     header, *rows = (row for row in csv.reader(text, delimiter=source.delimiter) if row)
     sink = io.StringIO(newline="")
@@ -58,6 +59,8 @@ def _text_rows(source: "Source", payload: bytes, _table: pa.Table, chosen: npt.N
 def _lines(source: "Source", payload: bytes, _table: pa.Table, chosen: npt.NDArray[np.bool_]) -> bytes:
     # Not `splitlines`, which also cuts at characters that JSON allows within a text, such as U+2028.
     lines = [line for line in payload.decode(source.encoding).split("\n") if line.strip()]
+    if len(lines) != len(chosen):
+        raise UnreadableError(f"{len(chosen)} JSON objects on {len(lines)} lines; expected each on a line of its own")
     kept = [line.rstrip("\r") + "\n" for line, wanted in zip(lines, chosen, strict=True) if wanted]
     return "".join(kept).encode(source.encoding)
 

@@ -106,6 +106,11 @@ WRONG: dict[str, tuple[dict[str, str], bytes, str]] = {
         "not a whole CSV file.*dear",
     ),
     "another encoding": ({"format": "csv"}, csv(",", "latin-1"), "not a whole CSV file.*[Uu][Tt][Ff]"),
+    "a column that is there twice": (
+        {"format": "csv"},
+        csv(",", "utf-8").replace(b"paid", b"id"),
+        r"column\(s\) id are there twice",
+    ),
     "half a line of JSON": ({"format": "json"}, lines("utf-8")[:-9], "not a whole JSON lines file"),
     "a moment without a zone": (
         {"format": "csv"},

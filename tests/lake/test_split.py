@@ -103,3 +103,20 @@ def test_a_file_without_known_at_or_zone_is_told() -> None:
         split_by_day(of, b"id,note,known_at\n1,x,\n2,x,2024-03-01T00:00:00Z\n")
     with pytest.raises(UnreadableError, match="without a time zone"):
         split_by_day(of, b"id,note,known_at\n1,x,2024-03-01 10:00\n")
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x85"])
+def test_what_separates_lines_elsewhere_stays_within_a_json_line(odd: str) -> None:
+    payload = f'{{"id": 1, "note": "two{odd}parts", "known_at": "2024-03-01T00:00:00Z"}}\n'.encode()
+    assert split_by_day(source(format="json"), payload) == {"2024-03-01": payload}
+
+
+def test_an_object_on_several_lines_is_told() -> None:
+    payload = b'{"id": 1, "note": "x",\n"known_at": "2024-03-01T00:00:00Z"}\n'
+    with pytest.raises(UnreadableError, match="1 JSON objects on 2 lines; expected each on a line of its own"):
+        split_by_day(source(format="json"), payload)
+
+
+def test_a_long_text_is_cut_like_any_other() -> None:
+    payload = f"id,note,known_at\n1,{'x' * 200_000},2024-03-01T00:00:00Z\n".encode()
+    assert split_by_day(source(format="csv"), payload) == {"2024-03-01": payload}

@@ -1,0 +1,92 @@
+"""`ct land`: each row of a file reaches its day, whatever the file is called and however often it is landed."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pandera.pandas as pa
+import pytest
+
+from ct_assets.lake.contract import Domain, Source
+from ct_assets.lake.ingest import ingest
+from ct_assets.lake.lake import Lake
+from ct_assets.work import Taken, land
+
+DAY = "2025-01-02"
+VISITS = Source(
+    name="visits",
+    schema=pa.DataFrameSchema(
+        {
+            "visit": pa.Column(object),
+            "pages": pa.Column(int, pa.Check.ge(0)),
+            "known_at": pa.Column("datetime64[us, UTC]"),
+        }
+    ),
+    key=("visit",),
+    description="Visits.",
+    owner="team:shop",
+    domain=Domain("shop", first_day=date(2025, 1, 1)),
+    format="csv",
+)
+
+
+def written(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("visit,pages,known_at\n" + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+def statuses(home: Path, source: Source = VISITS) -> list[str]:
+    return [batch.status for batch in ingest(Lake(home), source, DAY)]
+
+
+def test_two_files_of_one_name_lose_no_row(tmp_path: Path) -> None:
+    for folder, row in (("january", f"a,1,{DAY}T01:00:00Z"), ("february", f"b,2,{DAY}T23:00:00Z")):
+        assert land(tmp_path, VISITS, written(tmp_path / folder / "export.csv", row)) == Taken(landed=1, known=0)
+    assert statuses(tmp_path) == ["accepted"] * 2
+    assert [file.rows for file in Lake(tmp_path).dataset("visits").partition(DAY)] == [1, 1]
+
+
+def test_a_file_that_was_mended_lands_again_under_its_name(tmp_path: Path) -> None:
+    file = written(tmp_path / "export.csv", f"a,-1,{DAY}T01:00:00Z")
+    land(tmp_path, VISITS, file)
+    assert statuses(tmp_path) == ["quarantined"]
+    written(file, f"a,1,{DAY}T01:00:00Z")
+    assert land(tmp_path, VISITS, file) == Taken(landed=1, known=0)
+    assert statuses(tmp_path) == ["accepted"]
+
+
+def test_a_file_lands_again_once_the_contract_was_mended(tmp_path: Path) -> None:
+    file = written(tmp_path / "export.csv", f"a,-1,{DAY}T01:00:00Z")
+    land(tmp_path, VISITS, file)
+    assert statuses(tmp_path) == ["quarantined"]
+    columns = VISITS.schema.update_column("pages", checks=[])
+    mended = Source(**{**vars(VISITS), "schema": columns})
+    assert land(tmp_path, mended, file) == Taken(landed=1, known=0)
+    assert statuses(tmp_path, mended) == ["accepted"]
+
+
+def test_what_was_accepted_is_left_out_and_counted(tmp_path: Path) -> None:
+    file = written(tmp_path / "export.csv", f"a,1,{DAY}T01:00:00Z")
+    land(tmp_path, VISITS, file)
+    assert land(tmp_path, VISITS, file) == Taken(landed=1, known=0), "it waits, and is written once more"
+    assert statuses(tmp_path) == ["accepted"]
+    written(file, f"a,1,{DAY}T01:00:00Z", "b,1,2025-01-03T01:00:00Z")
+    assert land(tmp_path, VISITS, file) == Taken(landed=1, known=1)
+    assert statuses(tmp_path) == []
+
+
+def test_a_name_that_marks_unfinished_files_is_read_all_the_same(tmp_path: Path) -> None:
+    land(tmp_path, VISITS, written(tmp_path / "_export.csv", f"a,1,{DAY}T01:00:00Z"))
+    assert statuses(tmp_path) == ["accepted"]
+
+
+def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"export\.csv has no rows; expected at least one"):
+        land(tmp_path, VISITS, written(tmp_path / "export.csv"))
+
+
+def test_nothing_is_known_in_the_future(tmp_path: Path) -> None:
+    later = datetime.now(UTC).date() + timedelta(days=2)
+    with pytest.raises(ValueError, match=f"such as {later}; expected 2025-01-01 to today"):
+        land(tmp_path, VISITS, written(tmp_path / "export.csv", f"a,1,{later}T01:00:00Z"))
+    assert not (tmp_path / "landing").exists()
