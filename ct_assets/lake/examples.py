@@ -60,6 +60,9 @@ def read_events(
     Returns:
         The columns of the spec's SQL, ordered by time and id, and `MATURES` where each event matures by itself;
         timestamps in UTC.
+
+    Raises:
+        ValueError: The SQL yields an event twice, or one without an id.
     """
     return _events(lake, spec, start, end, besides, matured_by).to_pandas()
 
@@ -83,7 +86,28 @@ SELECT * FROM (SELECT *{added} FROM ({spec.events.sql}))
 WHERE event_timestamp >= $start AND event_timestamp < $end {matured}ORDER BY event_timestamp, {id_column}
 """
     moments = {"start": start, "end": end} | ({"matured_by": matured_by} if matured else {})
-    return lake.query(sql, {spec.events.source: arrivals_of(spec, start, end)}, end, moments, unwanted)
+    events = lake.query(sql, {spec.events.source: arrivals_of(spec, start, end)}, end, moments, unwanted)
+    refuse_repeated(spec, events[id_column].to_pandas())
+    return events
+
+
+def refuse_repeated(spec: ModelSpec, ids: pd.Series) -> None:
+    """Refuse ids that do not name one event each: labels are joined by them.
+
+    Raises:
+        ValueError: An id is there twice, or missing.
+    """
+    name = spec.events.id_column
+    if missing := int(ids.isna().sum()):
+        problem = f"{missing} of {len(ids)} events without {name}"
+    elif not (repeated := ids[ids.duplicated()]).empty:
+        problem = f"{name} {repeated.iloc[0]!r} more than once"
+    else:
+        return
+    raise ValueError(
+        f"the events' SQL of {spec.name} yields {problem}; expected an id for each event: leave such rows out, or name "
+        "another `events.id_column`"
+    )
 
 
 def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Timestamp) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from ct_assets.lake.examples import (
     partition_of,
     read_events,
     read_labels,
+    refuse_repeated,
     with_features,
 )
 from ct_assets.lake.lake import Lake, Window
@@ -166,6 +167,8 @@ def _labelled(
     examples = _examples(lake, store, spec, first, as_of, digest, segment)
     if examples.empty:
         return examples, 0
+    # Of different days, an event that comes twice was scored twice.
+    refuse_repeated(spec, examples[spec.events.id_column])
     if spec.weight and spec.weight not in spec.inputs:
         examples = _with_weights(lake, spec, first, as_of, examples)
     labels = read_labels(lake, spec, as_of, first)[[spec.events.id_column, "label"]]

@@ -80,3 +80,20 @@ def test_examples_that_teach_nothing_are_told(labels: list[int], told: str) -> N
     examples = pd.DataFrame({"pages": np.arange(len(labels), dtype="float64"), "label": labels})
     with pytest.raises(ValueError, match=told):
         train(SPEC, examples, examples)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT customer AS visit, known_at AS event_timestamp, customer FROM visits", "visit 'c' more than once"),
+        (
+            "SELECT nullif(visit, '0100') AS visit, known_at AS event_timestamp FROM visits",
+            "1 of 3 events without visit",
+        ),
+    ],
+)
+def test_ids_that_do_not_name_one_event_are_told(lake: Lake, sql: str, told: str) -> None:
+    spec = SPEC.model_copy(update={"events": SPEC.events.model_copy(update={"sql": sql})})
+    first = FEBRUARY[0]
+    with pytest.raises(ValueError, match=f"the events' SQL of buys yields {told}; expected an id for each event"):
+        read_events(lake, spec, first, first + pd.Timedelta(days=1))

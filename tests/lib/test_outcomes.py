@@ -335,3 +335,10 @@ def test_before_anything_matures_there_is_nothing_to_tell_and_nothing_breaks(tmp
         assert "label" not in {column.column for column in drift.columns}
         with pytest.raises(ValueError, match="no example of m has matured by 2020-03-02"):
             made.snapshot(end_of(0))
+
+
+def test_an_event_that_was_scored_on_two_days_is_told(tmp_path: Path) -> None:
+    made = world(tmp_path, model("delay"), [("a", 1, 99), ("a", 30, 99)], [("a", 1, 40)])
+    made.arrive(DAYS)
+    with pytest.raises(ValueError, match="yields id 'a' more than once"):
+        made.snapshot(end_of(DAYS))
