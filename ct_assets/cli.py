@@ -12,6 +12,7 @@ from rich.markup import escape
 from ct_assets.lake.paths import default_home
 
 if TYPE_CHECKING:
+    from ct_assets.core.segments import Line
     from ct_assets.core.spec import ModelSpec
 
 app = typer.Typer(
@@ -141,15 +142,14 @@ def spec() -> None:
 def why(
     model: str,
     version: Annotated[str, typer.Argument(help="A version; the champion when left out.")] = "",
-    segment: Annotated[str, typer.Option(help="A segment of the model.")] = "",
+    segment: Annotated[str | None, typer.Option(help="A segment of the model.")] = None,
 ) -> None:
     """Explain in words how a version came to be, and what became of it."""
-    from ct_assets.core.segments import Line
     from ct_assets.resources.lake import open_ledger
     from ct_assets.words import explain
 
     try:
-        typer.echo(explain(open_ledger(_home()), Line(_known(model), segment or None).name, version))
+        typer.echo(explain(open_ledger(_home()), _line(model, segment).name, version))
     except LookupError as error:
         _fail(error)
 
@@ -158,15 +158,14 @@ def why(
 def retrain(
     model: str,
     reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
-    segment: Annotated[str, typer.Option(help="A segment of the model.")] = "",
+    segment: Annotated[str | None, typer.Option(help="A segment of the model.")] = None,
 ) -> None:
     """Ask for a retrain; the next decision answers."""
     from ct_assets.core.ledger import REQUEST
-    from ct_assets.core.segments import Line
     from ct_assets.resources.lake import open_ledger
     from ct_assets.words import newest_moment
 
-    ledger, line = open_ledger(_home()), Line(_known(model), segment or None).name
+    ledger, line = open_ledger(_home()), _line(model, segment).name
     if segment and line not in ledger.models():
         _fail(LookupError(f"nothing was decided about segment {segment!r} of {model}; the pooled model serves it"))
     record = ledger.append(REQUEST, line, newest_moment(ledger, line), {"reason": _told(reason)})
@@ -178,17 +177,16 @@ def rollback(
     model: str,
     reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
     to: Annotated[str, typer.Option(help="Release to return to; the previous one when left out.")] = "",
-    segment: Annotated[str, typer.Option(help="A segment of the model.")] = "",
+    segment: Annotated[str | None, typer.Option(help="A segment of the model.")] = None,
 ) -> None:
     """Move the champion back to an earlier release; a segment's first one back to the pooled model."""
-    from ct_assets.core.segments import Line
     from ct_assets.lib.promotion import rollback as roll_back
     from ct_assets.resources.lake import LakeResource
     from ct_assets.resources.registry import RegistryResource
 
     lake = LakeResource(home=str(_home()))
     try:
-        line = Line(_known(model), segment or None)
+        line = _line(model, segment)
         release = roll_back(lake, RegistryResource(lake=lake), line, _told(reason), to or None)
     except (ValueError, FileNotFoundError) as error:
         _fail(error)
@@ -232,6 +230,22 @@ def _known(model: str) -> str:
     if model not in _specs():
         _fail(LookupError(f"no model {model!r}; models: {', '.join(_specs())}"))
     return model
+
+
+def _line(model: str, segment: str | None) -> "Line":
+    """The line that a command is about: an empty segment, as of a variable that is not set, is not the whole model."""
+    from ct_assets.core.segments import Line
+
+    spec = _specs()[_known(model)]
+    if segment is not None and spec.segment_by is None:
+        _fail(LookupError(f"model {model} has no segments, as its spec has no segment_by; leave --segment out"))
+    if segment == "":
+        _fail(
+            ValueError(
+                f"--segment is empty; expected a value of {spec.segment_by}, or no --segment for the model's own"
+            )
+        )
+    return Line(model, segment)
 
 
 def _told(reason: str) -> str:

@@ -7,7 +7,8 @@ from urllib.parse import quote, unquote
 #: What stays readable in names of partitions, folders and registered models; all of them allow these.
 _PLAIN = " _-"
 _POOLED = "(pooled)"
-
+#: Its partition is the name of a folder, for which most file systems have 255 bytes.
+_LONGEST = 200
 
 SERVED_BY = "served_by"
 """Column of a segmented model's scored events with the partition of the line that scored each."""
@@ -44,6 +45,11 @@ class Line:
     def partition(self) -> str:
         """Its partition of the assets that exist once for each line."""
         return _POOLED if self.segment is None else quote(self.segment, safe=_PLAIN).replace(".", "%2E")
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether it can have champions: a segment has to have a name, and one that a folder can have."""
+        return self.segment != "" and len(self.partition) <= _LONGEST
 
     @classmethod
     def named(cls, name: str) -> Self:

@@ -116,23 +116,27 @@ def _report_due(context: dg.AssetExecutionContext, spec: ModelSpec, due: Sequenc
 
 
 def lines_at(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> list[Releases]:
-    """The lines that are judged and decided about at a moment.
+    """The lines that are judged and decided about at a moment: the model's own, and that of each segment with enough
+    labels once the model has a champion, which they are measured by.
 
-    The model's own, and once it has a champion, which they are measured by, those of the largest segments with enough
-    labels. One that has a champion stays among them when others outgrow it: what serves is watched.
+    A segment that has a champion comes first, whatever the others have grown to: what scores has to be watched.
     """
     pooled = releases_of(lake, Line(spec.name))
     if spec.segment_by is None or pooled.champion_at(as_of - INSTANT) is None:
         return [pooled]
-    large = [releases_of(lake, Line(spec.name, segment)) for segment in _large_segments(lake, spec, as_of)]
-    most = spec.segments.most
-    kept = [*large[:most], *(each for each in large[most:] if each.champion_at(as_of - INSTANT))]
-    return [pooled, *sorted(kept, key=lambda each: each.model)]
-
-
-def _large_segments(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
     counts = labels_by_segment(lake.lake(), spec, as_of)
-    return {segment: known for segment, known in counts.items() if known >= spec.segments.min_labels}
+    begun = counts.keys() & {
+        Line.named(name).segment for name in pooled.ledger.models() if Line.named(name).model == spec.name
+    }
+    served = [s for s in begun if releases_of(lake, Line(spec.name, s)).champion_at(as_of - INSTANT)]
+    large = [s for s in _large_segments(spec, counts) if s not in served]
+    chosen = [*served, *large[: max(spec.segments.most - len(served), 0)]]
+    return [pooled, *(releases_of(lake, Line(spec.name, segment)) for segment in sorted(chosen))]
+
+
+def _large_segments(spec: ModelSpec, counts: Mapping[str, int]) -> list[str]:
+    """Those with enough labels, the largest first."""
+    return [segment for segment, known in counts.items() if known >= spec.segments.min_labels]
 
 
 def _label_sources(spec: ModelSpec) -> list[str]:
@@ -265,7 +269,8 @@ def _told_due(spec: ModelSpec, due: Mapping[Line, Record]) -> dict[str, Any]:
 
 
 def _within_limit(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.AssetCheckResult:
-    found, most = len(_large_segments(lake, spec, end_of(partition))), spec.segments.most
+    counts = labels_by_segment(lake.lake(), spec, end_of(partition))
+    found, most = len(_large_segments(spec, counts)), spec.segments.most
     advice = (
         f"{found} values of {spec.segment_by} have {spec.segments.min_labels} labels or more, {most} are allowed; the "
         "largest are trained by themselves and the pooled model serves the rest: choose a coarser column, or raise "

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import MISSING_CATEGORY
-from ct_assets.core.segments import SERVED_BY
+from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
@@ -272,16 +272,17 @@ def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[
     """How many scored events of each segment had a known outcome by a moment, the most first.
 
     Immature ones never count: a segment must not begin by the labels that come fast. A missing or empty value is no
-    segment.
+    segment, nor is one that cannot have a model of its own.
     """
     name, column = outcomes_name(spec), quoted(str(spec.segment_by))
+    # By position, as a model may have columns of any name.
     sql = f"""
 SELECT {column} AS segment, count(DISTINCT {spec.events.id_column}) AS n FROM "{name}"
-WHERE {maturing(spec)} < $as_of AND {column} NOT IN ('{MISSING_CATEGORY}', '')
-GROUP BY {column} ORDER BY n DESC, {column}
+WHERE {maturing(spec)} < $as_of AND {column} NOT IN ('{MISSING_CATEGORY}', '') GROUP BY {column} ORDER BY 2 DESC, 1
 """
     window = Window(None, partition_of(as_of - INSTANT))
     if not lake.has_rows(name, window):
         return {}
     found = lake.query(sql, {name: window}, as_of, {"as_of": as_of})
-    return dict(zip(found["segment"].to_pylist(), found["n"].to_pylist(), strict=True))
+    counts = zip(found["segment"].to_pylist(), found["n"].to_pylist(), strict=True)
+    return {segment: known for segment, known in counts if Line(spec.name, segment).may_begin}
