@@ -19,11 +19,15 @@ from ct_assets.core.drift import DriftLimits
 from ct_assets.core.estimators import build_estimator
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.segments import SERVED_BY
 from ct_assets.core.strategies import StrategySpec
 from ct_assets.core.strict import Duration, Strict, unknown
-from ct_assets.core.tasks import TASKS, Task, task_of, with_metric_of
+from ct_assets.core.tasks import LABEL, TASKS, Task, task_of, with_metric_of
 
 MODEL_NAME = r"^[a-z][a-z0-9_]*$"
+
+_TAKEN = (LABEL, SERVED_BY, "event_timestamp", "known_at", "matures_at", "model_version", "features_digest")
+"""Columns of scored events, outcomes and examples."""
 
 
 class EventSpec(Strict):
@@ -80,6 +84,8 @@ class LabelSpec(Strict):
             )
         if self.reach is not None and self.reach < timedelta(0):
             raise ValueError(f"{given[0]} {self.reach} is negative; a label is known after its prediction")
+        if self.horizon == timedelta(0):
+            raise ValueError("horizon is 0, in which nothing can happen; expected such as '30 days'")
         if self.horizon is not None and self.source == "events":
             raise ValueError("source 'events' has the name of the table that a horizon's SQL reads; rename the source")
         return self
@@ -248,6 +254,8 @@ class ModelSpec(Strict):
         _only_of("quantile", quantiles, info, "at least one level, such as [0.1, 0.5, 0.9]", len(quantiles) >= 1)
         if not all(0 < low < high < 1 for low, high in zip((1e-9, *quantiles), (*quantiles, 1 - 1e-9), strict=True)):
             raise ValueError(f"levels are {list(quantiles)}; expected ascending ones between 0 and 1")
+        if len(quantiles) != len({f"{level:g}" for level in quantiles}):
+            raise ValueError(f"levels are {list(quantiles)}; expected ones that differ in their first six digits")
         return quantiles
 
     @model_validator(mode="after")
@@ -269,9 +277,13 @@ class ModelSpec(Strict):
             raise ValueError(f"label: absent is {absent!r}: {found[1]}")
         if both := sorted(set(self.entities) & set(self.request)):
             raise ValueError(f"request: {both[0]!r} is an entity already; a caller sends it once")
-        taken = {name.casefold() for name in task_of(self).columns}
+        if self.segment_by is None and self.segments != SegmentRules():
+            raise ValueError("segments: there are none without `segment_by`; name an input there, or leave them out")
+        taken = {name.casefold() for name in (*task_of(self).columns, self.events.id_column, *_TAKEN)}
         if both := sorted(name for name in self.inputs if name.casefold() in taken):
-            raise ValueError(f"inputs: {both[0]!r} is a column of predictions; give the input another name")
+            raise ValueError(
+                f"inputs: {both[0]!r} is a column that is stored beside the inputs; give the input another name"
+            )
         return self
 
     @model_validator(mode="after")

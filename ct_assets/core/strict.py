@@ -1,5 +1,6 @@
 """What people write: frozen once read, and every unknown name told with the nearest known one."""
 
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from difflib import get_close_matches
@@ -8,11 +9,15 @@ from typing import Annotated, Any
 from pandas import Timedelta
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+_NUMBER = re.compile(r"\s*[+-]?[\d.]+\s*$")
+
 
 def _duration(value: Any) -> Any:
-    """Read `36 hours` as well as ISO 8601."""
-    if not isinstance(value, str):
+    """Read `36 hours` as well as ISO 8601; a number alone would be taken for seconds, or as text for nanoseconds."""
+    if isinstance(value, timedelta):
         return value
+    if not isinstance(value, str) or _NUMBER.match(value):
+        raise ValueError(f"{value!r} is no duration, as it has no unit; expected such as '36 hours' or '30 days'")
     try:
         return Timedelta(value).to_pytimedelta()
     except ValueError as error:
@@ -25,7 +30,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 class Strict(BaseModel):
     """Base of everything that a team writes about its model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -71,6 +71,9 @@ def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
     not be scored in its turn, as one of its sources came late, is made up for when it is, or by a day after. A label
     is replaced while a figure looks at its event. The cost depends on what arrived and on the windows of the spec, and
     not on the length of history; where events mature by themselves, DuckDB also looks at each file's statistics.
+
+    Raises:
+        ValueError: A label is none that the task knows.
     """
     id_column, start = spec.events.id_column, pd.Timestamp(partition, tz="UTC")
     since = start - _revised_days(spec) * DAY
@@ -85,6 +88,8 @@ def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
     if labels.empty:
         # Without events there is no SQL to tell the types from.
         labels = labels.astype({id_column: scored[id_column].dtype})
+    # Before any is kept: what is wrong with a label is mended in its SQL, which kept ones would outlive.
+    task_of(spec).stored(labels["label"])
     joined = labels.merge(scored, on=id_column)
     joined = joined.sort_values(["event_timestamp", id_column, "known_at"], ignore_index=True)
     counted = _counted(lake, spec, joined, partition)

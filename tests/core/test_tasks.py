@@ -76,7 +76,7 @@ def test_a_spec_may_name_any_metric_of_its_task():
         (
             "multiclass",
             {"inputs": INPUTS | {"prediction_High": "numeric"}},
-            "'prediction_High' is a column of predictions",
+            "'prediction_High' is a column that is stored beside the inputs",
         ),
         ("regression", {"baseline": {"kind": "input"}}, "needs a column"),
         ("regression", {"baseline": {"kind": "prior", "column": "last"}}, "reads no column, but names 'last'"),

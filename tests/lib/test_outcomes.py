@@ -342,3 +342,11 @@ def test_an_event_that_was_scored_on_two_days_is_told(tmp_path: Path) -> None:
     made.arrive(DAYS)
     with pytest.raises(ValueError, match="yields id 'a' more than once"):
         made.snapshot(end_of(DAYS))
+
+
+def test_a_label_that_the_task_does_not_know_is_not_kept(tmp_path: Path) -> None:
+    made = world(tmp_path, model("delay"), [("a", 1, 99)], [("a", 2, 20)])
+    made.arrive(DAYS)
+    with pytest.raises(ValueError, match="labels of a binary task: 1 of 1 are neither 0 nor 1; mend the label's SQL"):
+        save_outcomes(made.lake, made.spec, day(0))
+    assert made.lake.dataset("m/performance").files() == []
