@@ -55,6 +55,10 @@ class Domain:
     first_day: date = date(2000, 1, 1)
     last_day: date | None = None
 
+    def has(self, day: str) -> bool:
+        """Whether a day, YYYY-MM-DD, is one of its days; those of a live one go on without end."""
+        return self.first_day.isoformat() <= day <= (self.last_day or date.max).isoformat()
+
 
 @dataclass(frozen=True)
 class Source:

@@ -7,6 +7,7 @@ The formats: https://github.com/cloudevents/spec/tree/v1.0.2/cloudevents, `bindi
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,10 +119,15 @@ def _require_json(kind: Any, where: str) -> None:
 
 def _json(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise EventError(f"{where} is not JSON ({error})") from error
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits)
+
+
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name:.40} is no number that can be kept")

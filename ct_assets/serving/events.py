@@ -192,6 +192,12 @@ def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: d
         )
     values = list(zip(*(frame[name].map(str) for name in frame.columns), strict=True))
     days = frame["known_at"].dt.strftime("%Y-%m-%d") if source.daily else [WHOLE] * len(frame)
+    if outside := [day for day in days if source.daily and not source.domain.has(day)]:
+        raise EventError(
+            f"rows of {source.name}: known_at is of {outside[0]}, when nothing arrives in domain "
+            f"{source.domain.name!r}; expected {source.domain.first_day} to {source.domain.last_day or 'today'}",
+            422,
+        )
     lines = []
     for text, at_arrival, row, day in zip(texts, stamped, values, days, strict=True):
         held = dict(zip(frame.columns, row, strict=True))

@@ -46,7 +46,7 @@ def test_the_event_is_a_row(orders: Source, tmp_path: Path) -> None:
     source = replace(orders, format="json", event_type=json.loads(shown[1])["type"])
     events = parse_events({"content-type": "application/cloudevents+json"}, shown[1].encode())
     (message,) = messages_of(source, events, events[0].time)
-    assert [line.partition for line in message.lines] == ["2013-01-01"]
+    assert [line.partition for line in message.lines] == ["2024-03-01"]
     inbox = Inbox(tmp_path, [source])
     assert (f"{KEEP.days} days" in TEXT, f"{inbox.most_rows:,} of a day" in TEXT) == (True, True)
     assert (MAX_BYTES, MAX_ROWS, inbox.capacity) == (8 * 2**20, 10_000, 1_000_000)

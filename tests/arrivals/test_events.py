@@ -227,7 +227,7 @@ def test_a_place_that_does_not_answer_does_not_hold_up_the_others(tmp_path: Path
 
 REFUSED: dict[str, tuple[Any, str, int, str]] = {
     "no JSON": (b"{", STRUCTURED, 400, "the body is not JSON"),
-    "not a number": (b'{"data": NaN}', STRUCTURED, 400, "NaN is no JSON number"),
+    "not a number": (b'{"data": NaN}', STRUCTURED, 400, "NaN is no number that can be kept"),
     "no event": ([1], BATCH, 400, "event 0 is no JSON object"),
     "one event as a batch": (event(1), BATCH, 400, "the body is no list"),
     "another version": (event(1, specversion="0.3"), STRUCTURED, 400, "specversion is '0.3'; expected '1.0'"),
@@ -243,6 +243,8 @@ REFUSED: dict[str, tuple[Any, str, int, str]] = {
     "a missing column": (event(1, data={"id": "o1"}), STRUCTURED, 422, "column price"),
     "text for a number": (event(1, data={"id": "o1", "price": "dear"}), STRUCTURED, 422, "break its contract"),
     "half a surrogate pair": (event(1, data={"id": "\ud800", "price": 1}), STRUCTURED, 422, "break its contract"),
+    "a number without end": (b'{"data": 1e999}', STRUCTURED, 400, "1e999 is no number that can be kept"),
+    "a row of a day before all": (event(1, time="1999-12-31T23:59:59Z"), STRUCTURED, 422, "expected 2000-01-01 to"),
     "a row from the future": (event(1, time="2190-01-01T00:00:00Z"), STRUCTURED, 422, "expected no future"),
     "a batch with one bad event": ([event(1), event(2, data={"id": "o2", "price": -1})], BATCH, 422, "column price"),
     "one key twice": ([event(1), event(2, data={"id": "o1", "price": 3})], BATCH, 422, "repeat the key id"),
