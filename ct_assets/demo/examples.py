@@ -33,7 +33,11 @@ class Example:
 
 EXAMPLES: Mapping[str, Example] = {
     example.model: example
-    for example in (Example(DEFAULT, days=365, arm="monthly", every="MS", sabotage_from=date(2013, 2, 1)),)
+    for example in (
+        Example(DEFAULT, days=365, arm="monthly", every="MS", sabotage_from=date(2013, 2, 1)),
+        Example("repurchase", days=739, arm="fortnightly", every="14D", sabotage_from=date(2010, 2, 1)),
+        Example("household_power", days=400, arm="monthly", every="MS", sabotage_from=date(2007, 2, 1)),
+    )
 }
 
 

