@@ -40,6 +40,25 @@ class EventSpec(Strict):
     )
     id_column: str = Field(description="Column that names one event.")
     lookback_days: int = Field(1, ge=0, description="How many arrival days before its prediction an event may arrive.")
+    every: str | None = Field(
+        None,
+        description="When predictions are due, as a pandas offset such as `W-MON` or `MS` (at midnight, UTC): other "
+        "days are not searched for events. At any moment when left out.",
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _is_an_offset(cls, every: str | None) -> str | None:
+        try:
+            pd.tseries.frequencies.to_offset(every)
+        except ValueError as error:
+            raise ValueError(f"{every!r} is no pandas offset; expected such as 'W-MON', 'MS' or '6h'") from error
+        return every
+
+    def due(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
+        """The moments from `start` to `end` (excluded) at which predictions are due, where they have a rhythm."""
+        moments = pd.date_range(start.floor("D"), end, freq=self.every)
+        return moments[(moments >= start) & (moments < end)]
 
 
 class LabelSpec(Strict):

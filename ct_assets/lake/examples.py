@@ -4,11 +4,14 @@ An event is mature from the moment on at which its label is known, if it ever is
 a label that becomes known at a moment belongs to what comes after it: mature at t is what matured before t.
 """
 
+import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.lake import Lake, Window
@@ -86,8 +89,9 @@ SELECT * FROM (SELECT *{added} FROM ({spec.events.sql}))
 WHERE event_timestamp >= $start AND event_timestamp < $end {matured}ORDER BY event_timestamp, {id_column}
 """
     moments = {"start": start, "end": end} | ({"matured_by": matured_by} if matured else {})
-    events = lake.query(sql, {spec.events.source: arrivals_of(spec, start, end)}, end, moments, unwanted)
+    events = lake.query(sql, {spec.events.source: _searched(lake, spec, start, end)}, end, moments, unwanted)
     refuse_repeated(spec, events[id_column].to_pandas())
+    _refuse_undue(spec, events, start, end)
     return events
 
 
@@ -108,6 +112,56 @@ def refuse_repeated(spec: ModelSpec, ids: pd.Series) -> None:
         f"the events' SQL of {spec.name} yields {problem}; expected an id for each event: leave such rows out, or name "
         "another `events.id_column`"
     )
+
+
+def kept_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> pa.Table | None:
+    """The events of `read_events`, each as known when its day ended, at the cost of the days that are new.
+
+    The labels of a horizon are computed anew every day for as long as a figure looks at them. Their events stay the
+    same, so those of each day are kept beside the lake's other datasets, under the digest of what they were made of.
+
+    Returns:
+        None if nothing has arrived that they could be in.
+    """
+    dataset, parts = lake.dataset(f"{spec.name}/events", "event_timestamp"), []
+    days = pd.date_range(start.floor("D"), end - INSTANT, freq="D")
+    due = [day for day in days if spec.events.every is None or len(spec.events.due(day, day + DAY))]
+    for day in due or days[-1:]:
+        window, partition = arrivals_of(spec, day, day + DAY), partition_of(day)
+        paths = [file.path for file in lake.dataset(spec.events.source).files(window.first, window.last)]
+        if not paths:
+            continue
+        digest = hashlib.sha256("\n".join([spec.events.sql, *paths]).encode()).hexdigest()
+        kept = dataset.partition(partition)
+        if [file.digest for file in kept] != [digest]:
+            kept = [dataset.write(partition, _events(lake, spec, day, day + DAY), digest)]
+        parts += [pq.read_table(path) for path in dataset.paths(kept)]
+    if not parts:
+        return None
+    events = pa.concat_tables(parts)
+    refuse_repeated(spec, events[spec.events.id_column].to_pandas())
+    moments = events["event_timestamp"]
+    return events.filter(pc.and_(pc.greater_equal(moments, pa.scalar(start)), pc.less(moments, pa.scalar(end))))
+
+
+def _searched(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> Window:
+    """The arrival days in which to look for events; when none can be due, one that tells the types of their columns."""
+    window = arrivals_of(spec, start, end)
+    files = lake.dataset(spec.events.source).files(window.first, window.last)
+    if spec.events.every is None or len(spec.events.due(start, end)) or not files:
+        return window
+    return Window(files[-1].partition, files[-1].partition)
+
+
+def _refuse_undue(spec: ModelSpec, events: pa.Table, start: pd.Timestamp, end: pd.Timestamp) -> None:
+    if spec.events.every is None:
+        return
+    found = pd.DatetimeIndex(events["event_timestamp"].unique().to_pandas())
+    if len(undue := found.difference(spec.events.due(start, end))):
+        raise ValueError(
+            f"the events' SQL of {spec.name} yields one at {undue[0].isoformat()}, and predictions are due "
+            f"{spec.events.every!r} only; expected events at such moments: mend `events.sql` or `events.every`"
+        )
 
 
 def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Timestamp) -> pd.DataFrame:
@@ -151,11 +205,24 @@ QUALIFY {which} ORDER BY {id_column}, known_at, label DESC
 
 
 def horizon_labels(
-    lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, as_of: pd.Timestamp
+    lake: Lake,
+    spec: ModelSpec,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    as_of: pd.Timestamp,
+    events: pa.Table | None = None,
 ) -> pd.DataFrame:
     """Labels of the events predicted from `start` to `end` (excluded), all of which are mature at `as_of`.
 
     They are computed from the rows known at `as_of`: rows that came after the horizon correct them.
+
+    Args:
+        lake: Where the source is.
+        spec: Says what a label is.
+        start: First moment of prediction.
+        end: The moment after the last one.
+        as_of: What was known when.
+        events: Those events, if they are at hand.
 
     Returns:
         Columns: the id, `label`, and `known_at`, which is the end of the event's horizon.
@@ -166,7 +233,7 @@ def horizon_labels(
     id_column = spec.events.id_column
     if not has_events(lake, spec, start, end):
         return pd.DataFrame({id_column: [], "label": [], "known_at": pd.Series(dtype="datetime64[us, UTC]")})
-    events = _events(lake, spec, start, end)
+    events = _events(lake, spec, start, end) if events is None else events
     ends = pa.array(events["event_timestamp"].to_pandas() + spec.label.horizon)
     events = events.append_column("horizon_ends", ends.cast(events.schema.field("event_timestamp").type))
     sql = f"""

@@ -25,6 +25,7 @@ from ct_assets.lake.examples import (
     INSTANT,
     MATURES,
     horizon_labels,
+    kept_events,
     label_versions,
     maturing,
     maturity,
@@ -82,7 +83,8 @@ def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
         labels = _arrived(lake, spec, scored, partition)
     else:
         end = end_of(partition)
-        labels = horizon_labels(lake, spec, since - spec.label.horizon, end - spec.label.horizon, end)
+        cohorts = since - spec.label.horizon, end - spec.label.horizon
+        labels = horizon_labels(lake, spec, *cohorts, end, kept_events(lake, spec, *cohorts))
     if spec.label.absent is not None:
         labels = _with_absent(spec, labels, scored, end_of(partition))
     if labels.empty:
