@@ -10,7 +10,10 @@ import pandas as pd
 import pyarrow as pa
 
 from ct_assets.lake.dataset import Dataset
-from ct_assets.lake.engine import cursor
+from ct_assets.lake.engine import cursor, fetch
+
+MANY_ROWS = 1_000_000
+"""From so many rows on a query's result may be large, and a copy of it costs more than a second planning."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +73,28 @@ class Lake:
             tables: Further tables, by the names that the query has for them.
         """
         with self.connect() as connection:
-            self.expose(connection, windows, as_of)
+            rows = self.expose(connection, windows, as_of)
             for name, table in (tables or {}).items():
                 connection.register(name, table)
+            if rows < MANY_ROWS:
+                return fetch(connection, sql, parameters)
             return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
-    def expose(self, connection: duckdb.DuckDBPyConnection, windows: Mapping[str, Window], as_of: pd.Timestamp) -> None:
+    def expose(self, connection: duckdb.DuckDBPyConnection, windows: Mapping[str, Window], as_of: pd.Timestamp) -> int:
         """Make datasets visible in `connection` as views of their own names, cut at `as_of`.
+
+        Returns:
+            How many rows their files have.
 
         Raises:
             FileNotFoundError: A dataset has no files in its window.
         """
+        rows = 0
         for name, window in windows.items():
             dataset = self.dataset(name)
-            paths = dataset.paths(dataset.files(window.first, window.last))
+            files = dataset.files(window.first, window.last)
+            # An empty file costs as much to open as another; one alone tells the columns.
+            paths = dataset.paths([file for file in files if file.rows] or files[-1:])
             if not paths:
                 raise FileNotFoundError(
                     f"dataset {name!r} has no rows in partitions {window.first}..{window.last}; "
@@ -93,3 +104,5 @@ class Lake:
                 f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM read_parquet({paths!r}, union_by_name=true) '
                 f"WHERE known_at <= TIMESTAMPTZ '{as_of.isoformat()}'"
             )
+            rows += sum(file.rows for file in files)
+        return rows

@@ -231,8 +231,10 @@ ORDER BY e.row""".strip()
         return conditions
 
     def _span(self, view: ViewRequest) -> Span:
-        """When a row of the view can matter to any entity row."""
+        """When a row of the view can matter to any entity row; without any, no moment is wanted."""
         low, high = self.entities.span
+        if high is None:
+            return (1, 0)
         return (None if low is None or view.ttl is None else low - _micros(view.ttl), high)
 
     @staticmethod

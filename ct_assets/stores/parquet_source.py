@@ -179,7 +179,9 @@ def _is_entry(entry: object) -> bool:
 
 
 def _overlaps(entry: str | dict[str, Any], span: Span) -> bool:
-    """Whether a file can hold rows inside `span`, by the times that the manifest gives for it; True without them."""
+    """Whether a file can hold rows inside `span`, by what the manifest says of it; True if it says nothing."""
+    if isinstance(entry, dict) and entry.get("rows") == 0:
+        return False
     if isinstance(entry, str) or not entry.get("min_time") or not entry.get("max_time"):
         return True
     low, high = span

@@ -384,6 +384,24 @@ def test_a_manifest_names_exactly_the_files_that_are_read(tmp_path, ask):
     np.testing.assert_array_equal(found.x, [np.nan, 1.0])
 
 
+def test_neither_a_file_without_rows_nor_one_of_another_time_is_opened(tmp_path, ask):
+    lake = tmp_path / "lake"
+    write(lake / "one.parquet", frame(event_timestamp=[at(1)], created=[at(1)], key=1, x=1.0))
+    files = [
+        {"path": "one.parquet", "rows": 1, "min_time": str(at(1)), "max_time": str(at(1))},
+        {"path": "empty.parquet", "rows": 0, "min_time": None, "max_time": None},
+        {"path": "later.parquet", "rows": 1, "min_time": str(at(9)), "max_time": str(at(9))},
+    ]
+    for name in ("empty", "later"):
+        (lake / f"{name}.parquet").write_bytes(b"no Parquet")
+    (lake / "manifest.json").write_text(json.dumps({"files": files}))
+    stored, entities = view(lake / "manifest.json"), frame(event_timestamp=[at(3)], key=1)
+    assert ask(stored, entities).x.tolist() == [1.0]
+    # Without a question there is nothing to read at all.
+    (lake / "one.parquet").write_bytes(b"no Parquet")
+    assert ask(stored, entities.iloc[:0]).x.tolist() == []
+
+
 def test_an_empty_manifest_is_an_empty_table_of_the_declared_types(tmp_path, ask, open_store):
     manifest = write_manifest(tmp_path / "lake", [])
     entities = frame(event_timestamp=[at(0)], key=1)
