@@ -115,7 +115,10 @@ def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Ta
     if partition == WHOLE:
         window, start, end = Window(), pd.Timestamp(0, tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
     else:
-        window, end = Window(day_before(partition, features.lookback_days), partition), end_of(partition)
+        # Without new rows there is nothing whose windows would reach back.
+        news = any(file.rows for file in lake.dataset(features.source.name).partition(partition))
+        window = Window(day_before(partition, features.lookback_days if news else 0), partition)
+        end = end_of(partition)
         start = pd.Timestamp(partition, tz="UTC")
     with lake.connect() as connection:
         lake.expose(connection, {features.source.name: window}, end)

@@ -13,7 +13,8 @@ SELECT customer, known_at AS event_timestamp, known_at AS created,
 FROM (
   SELECT customer, known_at, count(DISTINCT invoice) FILTER (quantity > 0) AS orders,
     count(DISTINCT invoice) FILTER (quantity < 0) AS cancelled, sum(greatest(quantity, 0) * price) AS spent
-  FROM orders WHERE customer IS NOT NULL AND price > 0 AND stock_code ~ '[0-9]{5}.*' GROUP BY ALL)
+  FROM orders SEMI JOIN (FROM orders WHERE known_at >= $start) AS new USING (customer)
+  WHERE customer IS NOT NULL AND price > 0 AND stock_code ~ '[0-9]{5}.*' GROUP BY ALL)
 WINDOW w30 AS (PARTITION BY customer ORDER BY known_at RANGE BETWEEN INTERVAL 30 DAYS PRECEDING AND CURRENT ROW),
   w182 AS (PARTITION BY customer ORDER BY known_at RANGE BETWEEN INTERVAL 182 DAYS PRECEDING AND CURRENT ROW)
 QUALIFY known_at >= $start AND known_at < $end ORDER BY known_at, customer
@@ -23,7 +24,9 @@ SELECT country, known_at AS event_timestamp, known_at AS created,
   sum(orders) OVER w28 / sum(orders) OVER w91 AS country_month_share
 FROM (
   SELECT country, known_at, count(DISTINCT invoice) AS orders
-  FROM orders WHERE customer IS NOT NULL AND quantity > 0 AND price > 0 AND stock_code ~ '[0-9]{5}.*' GROUP BY ALL)
+  FROM orders SEMI JOIN (FROM orders WHERE known_at >= $start) AS new USING (country)
+  WHERE known_at >= $start - INTERVAL 91 DAYS AND customer IS NOT NULL AND quantity > 0 AND price > 0
+    AND stock_code ~ '[0-9]{5}.*' GROUP BY ALL)
 WINDOW w28 AS (PARTITION BY country ORDER BY known_at RANGE BETWEEN INTERVAL 28 DAYS PRECEDING AND CURRENT ROW),
   w91 AS (PARTITION BY country ORDER BY known_at RANGE BETWEEN INTERVAL 91 DAYS PRECEDING AND CURRENT ROW)
 QUALIFY known_at >= $start AND known_at < $end ORDER BY known_at, country
