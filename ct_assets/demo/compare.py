@@ -1,6 +1,6 @@
 """What actually served against two models that did not: one trained once, one retrained by the calendar."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +15,14 @@ from ct_assets.core.tasks import PREDICTION, task_of
 from ct_assets.core.training import limited
 from ct_assets.demo.driving import be_a_child
 
-METRICS = ("auc", "logloss")
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "binary": ("auc", "logloss"),
+    "multiclass": ("accuracy", "logloss"),
+    "regression": ("mae", "rmse"),
+    "quantile": ("pinball", "coverage"),
+}
+"""Kind of task -> what is compared."""
+
 FIRST_MONTHS = 3
 """The static model is trained once, on this many months."""
 
@@ -69,14 +76,15 @@ class Comparison:
 
         Returns:
             For each metric: `served`, `static` and `<arm>_mean` as the mean over months, and `served_monthly`,
-            `static_monthly` and `<arm>` by month. Empty before the first training moment.
+            `static_monthly` and `<arm>` by month. Empty before the first training moment, and before any label of
+            what was predicted after it.
         """
         while self._todo:
             self._submit(*self._todo.pop())
         parts = [self._parts[moment].result() for moment in sorted(self._parts)]
         self._pool.shutdown()
         if not parts:
-            return {metric: {} for metric in METRICS}
+            return {metric: {} for metric in METRICS[self.spec.task]}
         first, *later = sorted(self._parts)
         second = later[0] if later else self.end
         served = _labelled_events(self.home, self.spec, self.end, self.end).set_index(self.spec.events.id_column)
@@ -87,6 +95,8 @@ class Comparison:
         }
         # A label that was not known when its part was predicted is by now.
         known = served.loc[served["label"].notna(), "label"]
+        if not known.index.isin(parts[0].index).any():
+            return {metric: {} for metric in METRICS[self.spec.task]}
         months = {
             arm: monthly_metrics(
                 rows.drop(columns="label").join(known, how="inner"),
@@ -96,7 +106,7 @@ class Comparison:
             )
             for arm, rows in arms.items()
         }
-        return {metric: _figures(months, metric, self.arm) for metric in METRICS}
+        return {metric: _figures(months, metric, self.arm) for metric in METRICS[self.spec.task]}
 
     def _submit(self, moment: pd.Timestamp, until: pd.Timestamp) -> None:
         self._parts[moment] = self._pool.submit(_replay, self.home, self.spec, moment, until)
@@ -123,7 +133,11 @@ def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timesta
 
 
 def _labelled_events(home: Path, spec: ModelSpec, until: pd.Timestamp, known_by: pd.Timestamp) -> pd.DataFrame:
-    """Every scored event before `until` with its features, score and, where there is one, its newest label by then."""
+    """Every scored event before `until` with its features, score and, where there is one, its newest label by then.
+
+    A label is known from maturity on, however early it came: a model that really serves learns from no other.
+    """
+    from ct_assets.lake.examples import maturing
     from ct_assets.lake.lake import Lake, Window
 
     id_column, scored, outcomes = spec.events.id_column, f"{spec.name}/scored", f"{spec.name}/performance"
@@ -132,7 +146,8 @@ WITH newest AS (
   SELECT {id_column}, label, known_at FROM "{outcomes}" WHERE known_at <= $known_by
   QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1
 )
-SELECT s.* EXCLUDE (known_at), p.label, p.known_at FROM "{scored}" s LEFT JOIN newest p USING ({id_column})
+SELECT s.* EXCLUDE (known_at), p.label, greatest(p.known_at, {maturing(spec, "s")}) AS known_at
+FROM "{scored}" s LEFT JOIN newest p USING ({id_column})
 WHERE s.event_timestamp < $until ORDER BY s.event_timestamp, {id_column}
 """
     moments = {"until": until, "known_by": known_by}

@@ -223,7 +223,7 @@ class Loop:
         # A demo that goes on after a kill may promote the same challenger again, and is to plant this once.
         if not late or promotions[-1] != late[0]:
             return
-        params = self.spec.estimator.model_dump(mode="json")
+        params = self.spec.estimator.model_dump(mode="json") | {"quantiles": list(self.spec.quantiles)}
         challenger = {"estimator": "ct_assets.demo.sabotage.ShuffledLabels", "params": params}
         model = self.spec.name
         self._driver.execute(

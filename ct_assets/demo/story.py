@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ct_assets.demo.compare import FIRST_MONTHS
+from ct_assets.demo.compare import FIRST_MONTHS, METRICS
 from ct_assets.demo.examples import Example
 from ct_assets.words import decisions_table
 
@@ -14,8 +14,8 @@ from ct_assets.words import decisions_table
 def tell(summary: dict[str, Any], home: Path, example: Example, console: Console) -> None:
     """Print what was decided and why, and where to look next."""
     console.print(decisions_table(summary))
-    if summary.get("auc"):
-        console.print(_comparison(summary, example.arm))
+    if compared := {metric: summary[metric] for names in METRICS.values() for metric in names if summary.get(metric)}:
+        console.print(_comparison(compared, example.arm))
     batches, rows = summary["batches"], summary["rows"]
     console.print(
         f"{summary['days']} days, {batches['landed']} batches landed ({batches['quarantined']} quarantined, "
@@ -31,12 +31,10 @@ def tell(summary: dict[str, Any], home: Path, example: Example, console: Console
     )
 
 
-def _comparison(summary: dict[str, Any], arm: str) -> Table:
+def _comparison(compared: dict[str, Any], arm: str) -> Table:
     table = Table(title="What served, against models that did not (means over months)", title_justify="left")
     for column in ("", "served", f"trained once, on {FIRST_MONTHS} months", f"retrained {arm}"):
         table.add_column(column)
-    for metric in ("auc", "logloss"):
-        figures = summary[metric]
-        if figures:
-            table.add_row(metric, *(f"{figures[arm]:.4f}" for arm in ("served", "static", f"{arm}_mean")))
+    for metric, figures in compared.items():
+        table.add_row(metric, *(f"{figures[name]:.4f}" for name in ("served", "static", f"{arm}_mean")))
     return table

@@ -1,6 +1,7 @@
 """The comparison's figures are those of one plain replay, whatever the order in which months are worked off."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,13 @@ import pyarrow as pa
 import pytest
 from worlds_of_core import logistic, spec_with
 
+from ct_assets.core.artifact import load_model
 from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.replay import replay_schedule
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
-from ct_assets.core.training import predict
+from ct_assets.core.tasks import task_of
+from ct_assets.core.training import predict, train
 from ct_assets.demo.compare import Comparison, _labelled_events
 from ct_assets.demo.sabotage import ShuffledLabels
 from ct_assets.lake.lake import Lake
@@ -63,6 +66,8 @@ def auc(labels: pd.Series, scores: pd.Series) -> float:
 
 def replayed(moments: list[pd.Timestamp]) -> pd.DataFrame:
     events = world().query("labelled and known_at <= @END")
+    # A label that comes early is learned from when its event is mature, a day after it.
+    events["known_at"] = events["known_at"].clip(lower=events["event_timestamp"] + pd.Timedelta(days=1))
 
     def fit(features: pd.DataFrame, labels: pd.Series) -> object:
         return SPEC.estimator.build().fit(model_inputs(SPEC, features), labels.to_numpy())
@@ -133,3 +138,37 @@ def test_a_model_of_shuffled_labels_is_rejected() -> None:
     verdict = validate_new_model(Scorer(planted), Scorer(sound), data, gate)
     assert not verdict.passed
     assert {c.name for c in verdict.checks if not c.passed} >= {"not_worse_than_champion", "above_floor"}
+
+
+BOOSTED = {"loss": "quantile", "max_iter": 20}
+
+
+@pytest.mark.parametrize(
+    ("task", "estimator"),
+    [
+        ({"task": "binary"}, EstimatorSpec(path="sklearn.linear_model.LogisticRegression")),
+        ({"task": "regression"}, EstimatorSpec(path="sklearn.linear_model.LinearRegression")),
+        (
+            {"task": "quantile", "quantiles": (0.1, 0.5, 0.9)},
+            EstimatorSpec(path="sklearn.ensemble.HistGradientBoostingRegressor", params=BOOSTED),
+        ),
+    ],
+    ids=["binary", "regression", "quantile"],
+)
+def test_a_training_on_shuffled_labels_learns_nothing_whatever_the_task(
+    task: dict[str, Any], estimator: EstimatorSpec
+) -> None:
+    trusted = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
+    spec = spec_with({"hour": "numeric"}, estimator=estimator, trusted_types=trusted, evaluation_days=7, **task)
+    events = world().query("event_timestamp < @MOMENTS[0]")
+    examples, holdout = events.iloc[:1200], events.iloc[1200:]
+    planted = estimator.model_dump(mode="json") | {"quantiles": list(spec.quantiles)}
+    models = [
+        load_model(trained.payload, trained.digest, trusted)
+        for chosen in (None, EstimatorSpec(path="ct_assets.demo.sabotage.ShuffledLabels", params=planted))
+        for trained in [train(spec, examples, holdout, chosen)]
+    ]
+    kind, labels = task_of(spec), holdout["label"]
+    metric = {"binary": "logloss", "regression": "rmse", "quantile": "pinball"}[spec.task]
+    sound, shuffled = (kind.measure(metric, kind.codes(labels), predict(spec, model, holdout)) for model in models)
+    assert sound < 0.97 * shuffled
