@@ -268,7 +268,7 @@ class _Trial:
             return ()
         results = []
         for column in map(str, columns.columns):
-            names = columns[column].astype(object).where(columns[column].notna(), "(missing)").map(str)
+            names = columns[column].astype(object).where(columns[column].notna(), "(missing)").map(_told)
             for value, rows in sorted(names.reset_index(drop=True).groupby(names.to_numpy()).indices.items()):
                 results.append(self._slice(column, str(value), np.asarray(rows)))
         return tuple(results)
@@ -312,6 +312,11 @@ class _Trial:
             more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
             detail += f"; not {named}{more}; a slice tolerance above {-worst:.4g} would have flipped it"
         return Check(name=name, passed=not failed, value=worst, limit=limit, comparison=">", detail=detail)
+
+
+def _told(value: object) -> str:
+    """A slice's value in words; inputs are floats, also those that count."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _enough_rows(task: Task, rows: int, labels: Scores | None, policy: GatePolicy) -> Check:

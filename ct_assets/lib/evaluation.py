@@ -124,7 +124,7 @@ def judge(
         champion=predict(spec, reigning.model, holdout) if reigning else None,
         importance=permutation_importance(spec, model.model, holdout, holdout["label"], spec.gate.metric),
         drift=_drift_then(lake, spec, line, as_of),
-        facts={k: str(v) for k, v in asdict(snapshot).items()} | {"code_version": code_version()},
+        facts={k: str(v) for k, v in asdict(snapshot).items() if v is not None} | {"code_version": code_version()},
         triggers=_triggers(lake, line, challenger.version, as_of),
     )
     images = plots(data)

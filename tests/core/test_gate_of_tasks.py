@@ -53,6 +53,17 @@ def check(verdict, name):
     return next(c for c in verdict.checks if c.name == name)
 
 
+def test_slices_by_a_number_that_counts_are_named_without_a_fraction():
+    rows = data("regression", 90, slices=False)
+    by = pd.DataFrame({"weekday": [1.0, 2.0, np.nan] * 30, "share": [0.5, 1.25, 3.0] * 30})
+    test = TestData(rows.features, rows.label, by)
+    verdict = validate_new_model(MODELS["regression"][0], None, test, task=TASKS["regression"])
+    named = [(s.column, s.value) for s in verdict.slices]
+    assert named == [
+        (c, v) for c, values in (("weekday", ("(missing)", "1", "2")), ("share", ("0.5", "1.25", "3"))) for v in values
+    ]
+
+
 ORACLES = {
     "binary": lambda y, model, x: roc_auc_score(y.astype(int), model.predict_proba(x)[:, 1]),
     "multiclass": lambda y, model, x: log_loss(y, model.predict_proba(x), labels=model.classes_),
