@@ -95,7 +95,9 @@ def commands(*pages: str) -> list[str]:
     for page in pages:
         text = (CHECKOUT / page).read_text()
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
-            for line in textwrap.dedent(block).splitlines():
+            for typed in textwrap.dedent(block).splitlines():
+                # A comment may hold an apostrophe, which would look like the beginning of a text.
+                line = typed.partition("  #")[0].rstrip()
                 unfinished = found and found[-1].count("'") % 2
                 found[-1:] = [found[-1] + "\n" + line] if unfinished else [*found[-1:], line]
     return found
