@@ -18,7 +18,7 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.lake.contract import Domain
-from ct_assets.lake.examples import DAY, INSTANT, MATURES, read_events, with_features
+from ct_assets.lake.examples import DAY, INSTANT, MATURES, maturity, read_events, with_features
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, Releases
@@ -182,7 +182,9 @@ def performance_reports(
     champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
     outcomes: tuple[pd.DataFrame, pd.DataFrame] | None = None
     if any(champions.values()):
-        outcomes = read_outcomes(lake, spec, as_of, start, as_of), read_outcomes(lake, spec, as_of, as_of)
+        known_outcomes = read_outcomes(lake, spec, as_of, start)
+        mature = maturity(spec, known_outcomes) < as_of
+        outcomes = known_outcomes[mature], known_outcomes[~mature]
     reports = {}
     for each in lines:
         of_line, champion = known[each.line], champions[each.line]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -163,19 +164,21 @@ def _with_absent(spec: ModelSpec, labels: pd.DataFrame, scored: pd.DataFrame, en
 def _counted(lake: Lake, spec: ModelSpec, joined: pd.DataFrame, partition: str) -> pd.DataFrame:
     """Outcomes of these events that other days hold: id, `label`, `known_at`, `day`, and whether it was the `first`."""
     id_column = spec.events.id_column
-    dataset, files, parts = lake.dataset(outcomes_name(spec)), list[DataFile](), []
+    dataset, files = lake.dataset(outcomes_name(spec)), list[DataFile]()
     if len(joined):
         # An outcome is counted once its event is scored and its label known: no earlier than the first of the two.
         earliest = joined[["event_timestamp", "known_at"]].min().min()
         files = dataset.files(partition_of(earliest), _last(spec, partition))
-    for file in files:
-        if file.partition != partition and file.rows:
-            [path] = dataset.paths([file])
-            rows = pq.read_table(path, columns=[id_column, "label", "known_at"]).to_pandas()
-            parts.append(rows.assign(day=file.partition, first=file.name != CORRECTIONS))
-    if not parts:
-        return joined[[id_column, "label", "known_at"]].head(0).assign(day="", first=False)
-    counted = pd.concat(parts, ignore_index=True)
+    files = [file for file in files if file.partition != partition and file.rows]
+    columns = [id_column, "label", "known_at"]
+    if not files:
+        return joined[columns].head(0).assign(day="", first=False)
+    # Turned into pandas together: one by one, small files take longer to turn than to read.
+    tables = [pq.read_table(path, columns=columns) for path in dataset.paths(files)]
+    counted = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    rows = [file.rows for file in files]
+    counted["day"] = np.repeat(np.array([file.partition for file in files], dtype=object), rows)
+    counted["first"] = np.repeat([file.name != CORRECTIONS for file in files], rows)
     return counted[counted[id_column].isin(joined[id_column])]
 
 
