@@ -55,6 +55,7 @@ def run_bare_loop(home: Path, days: int) -> None:
     from ct_assets.demo.run import recorded_days
 
     quiet()
+    # Imported for the time that it takes: every script of these stages pays for it.
     import duckdb  # noqa: F401
     import feast  # noqa: F401
     import pandera.pandas  # noqa: F401

@@ -1,6 +1,6 @@
 """Decisions in words: what the ledger says, for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -64,13 +64,17 @@ def _how_judged(verdict: Record | None) -> list[str]:
         return ["It was never judged, so it may not serve."]
     challenger, champion = (verdict.evidence["metrics"].get(side) for side in ("challenger", "champion"))
     compared = ", ".join(
-        f"{name} {value:.4f}" + (f" (champion {champion[name]:.4f})" if champion and champion.get(name) else "")
+        f"{name} {value:.4f}" + (f" (champion {champion[name]:.4f})" if _has(champion, name) else "")
         for name, value in (challenger or {}).items()
         if name in HIGHER_IS_BETTER and value is not None
     )
     if verdict.evidence["passed"]:
         return [f"The gate passed it: {compared}."]
     return [f"The gate rejected it: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
+
+
+def _has(metrics: Mapping[str, float | None] | None, name: str) -> bool:
+    return metrics is not None and metrics.get(name) is not None
 
 
 def _when_served(moves: list[Record], version: str) -> list[str]:

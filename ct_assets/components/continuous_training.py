@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import dagster as dg
 from pydantic import BaseModel, Field, model_validator
 
+from ct_assets.core.imports import imported
 from ct_assets.core.spec import MODEL_NAME, ModelSpec
 from ct_assets.lake.contract import Source
 from ct_assets.lib.diagnosis import Examined, refuse_mistakes
@@ -19,7 +20,6 @@ from ct_assets.resources.feast import definition_files
 
 SHARED_SOURCES = "ct_assets.defs.sources.contracts.SOURCES"
 ALL_SOURCES = "ct_assets.defs.models.load_sources"
-T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("template")
 
 
@@ -137,29 +137,3 @@ def _contracts(spec: ModelSpec, near: Iterable[Source]) -> dict[str, Source]:
         return known
     module, _, name = ALL_SOURCES.rpartition(".")
     return {source.name: source for source in getattr(import_module(module), name)()} | known
-
-
-def imported(field: str, paths: Iterable[str], kind: type[T]) -> list[T]:
-    """What import paths name, each one object or a sequence of them.
-
-    Args:
-        field: Where they are written.
-        paths: The import paths.
-        kind: What each has to name.
-
-    Raises:
-        ValueError: One names nothing that can be imported, or something else.
-    """
-    found: list[T] = []
-    expected = f"expected the import path of a {kind.__name__} or of a sequence of them"
-    for path in paths:
-        module, _, name = path.rpartition(".")
-        try:
-            named: Any = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{field}: {path!r} cannot be imported ({error}); {expected}") from error
-        several = [named] if isinstance(named, kind) else named
-        if not isinstance(several, Sequence) or not all(isinstance(each, kind) for each in several):
-            raise ValueError(f"{field}: {path!r} is a {type(named).__name__}; {expected}")
-        found += several
-    return found

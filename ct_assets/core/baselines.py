@@ -1,5 +1,6 @@
 """What a model has to beat to be worth its keep."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,12 @@ from ct_assets.core.tasks import Binary, Multiclass, Quantile, Task
 Floats = npt.NDArray[np.float64]
 
 
-class Baseline:
+class Baseline(ABC):
     """A naive model, asked like any other."""
 
+    @abstractmethod
     def predict(self, features: pd.DataFrame, /) -> Floats:
         """A prediction a row, as the task shapes it."""
-        raise NotImplementedError
 
     def predict_proba(self, features: pd.DataFrame, /) -> Floats:
         """The same: for classes, a prediction is probabilities."""

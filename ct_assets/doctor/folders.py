@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ct_assets.components.continuous_training import ModelFile, imported
+from ct_assets.components.continuous_training import ModelFile
+from ct_assets.core.imports import imported
 from ct_assets.core.mistakes import mistakes
 from ct_assets.core.spec import ModelSpec
 from ct_assets.defs.models import COMPONENT

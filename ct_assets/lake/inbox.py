@@ -45,7 +45,7 @@ class ConflictError(ValueError):
 
 
 @dataclass(frozen=True)
-class Line:
+class Row:
     """One row of a message.
 
     Attributes:
@@ -75,7 +75,7 @@ class Message:
 
     digest: bytes
     source: str
-    lines: Sequence[Line]
+    lines: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ class Inbox:
                 raise InboxFullError(f"{self._path} takes nothing at the moment ({error})") from error
 
 
-def _keep(connection: sqlite3.Connection, source: str, line: Line, now: float) -> bool:
+def _keep(connection: sqlite3.Connection, source: str, line: Row, now: float) -> bool:
     values = (source, line.partition, line.identity, line.key, line.content, now, line.text)
     columns = "line (source, partition, identity, key, content, received, text) VALUES (?, ?, ?, ?, ?, ?, ?)"
     if _insert(connection, columns, values):

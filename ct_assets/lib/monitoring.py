@@ -258,14 +258,10 @@ def _decide(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> 
 def _told_due(spec: ModelSpec, due: Mapping[Line, Record]) -> dict[str, Any]:
     if spec.segment_by:
         return {"due": ", ".join(line.name for line in due)} if due else {}
-    return {
-        key: value
-        for record in due.values()
-        for key, value in {
-            "due since": record.as_of,
-            "triggers": ", ".join(record.evidence["decision"]["triggers"]),
-        }.items()
-    }
+    record = due.get(Line(spec.name))
+    if record is None:
+        return {}
+    return {"due since": record.as_of, "triggers": ", ".join(record.evidence["decision"]["triggers"])}
 
 
 def _within_limit(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.AssetCheckResult:

@@ -158,7 +158,7 @@ class Champions:
             line = Line.of(name, registered.removeprefix(prefix))
             slot, number = self._slots.setdefault(line, _Slot()), aliased.get(registered)
             if number is None:
-                slot.live = None
+                slot.live = slot.refusal = None
                 self.metrics.gone(line.name)
             elif slot.live is None or slot.live.release.version != number:
                 self._poll(store, line, self._registry.get(registered, CHAMPION))

@@ -18,7 +18,7 @@ from ct_assets.core.strict import unknown
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.formats import UnreadableError, read
-from ct_assets.lake.inbox import ConflictError, Inbox, InboxFullError, Line, Message, Taken
+from ct_assets.lake.inbox import ConflictError, Inbox, InboxFullError, Message, Row, Taken
 from ct_assets.serving.cloudevents import CloudEvent, EventError, parse_events
 from ct_assets.serving.metrics import Metrics
 
@@ -167,7 +167,7 @@ def messages_of(source: Source, events: Sequence[CloudEvent], now: datetime) -> 
     ]
 
 
-def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: datetime) -> list[Line]:
+def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: datetime) -> list[Row]:
     """Rows as they are kept; told apart by their values and not by how these were written.
 
     Args:
@@ -205,7 +205,7 @@ def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: d
         # A row of a reference table comes once in each of its versions.
         identity = key if source.daily else [*key, held["known_at"]]
         content = {name: value for name, value in held.items() if not (at_arrival and name == "known_at")}
-        lines.append(Line(day, _digest(identity), _digest(key), _digest(content), text))
+        lines.append(Row(day, _digest(identity), _digest(key), _digest(content), text))
     return lines
 
 

@@ -6,6 +6,7 @@ from world import AT, instance, spec_named, wait_until
 
 from ct_assets.core.segments import Line
 from ct_assets.lib.promotion import rollback
+from ct_assets.resources.registry import CHAMPION
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,5 @@ def test_a_segment_s_refused_release_leaves_the_model_s_own(world, segmented):
     wait_until(lambda: "B6" in client.get(f"/v1/models/{spec.name}").json()["segment_refusals"])
     assert ask(client, spec, "B6")["served_by"] == [None]
     assert client.get("/readyz").status_code == 200
+    world.registry.unpoint(Line(spec.name, "B6").registered, CHAMPION)
+    wait_until(lambda: client.get(f"/v1/models/{spec.name}").json()["segment_refusals"] == {})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ct_assets.core.imports import imported
 from ct_assets.core.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -42,16 +43,15 @@ def load_sources(folder: Path = FOLDER) -> list["Source"]:
 
     Raises:
         DeclarationError: Two sources get in each other's way.
+        ValueError: A model names sources that cannot be imported.
     """
     from ct_assets.defs.sources.contracts import SOURCES
+    from ct_assets.lake.contract import Source
     from ct_assets.lake.declaration import check_together
 
     sources = list(SOURCES)
     for attributes in _documents(folder):
-        for path in attributes.get("own_sources", ()):
-            module, _, name = path.rpartition(".")
-            named = getattr(import_module(module), name)
-            sources += named if isinstance(named, tuple | list) else [named]
+        sources += imported("own_sources", attributes.get("own_sources", ()), Source)
     check_together(sources)
     return sources
 
