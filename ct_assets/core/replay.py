@@ -10,6 +10,25 @@ from ct_assets.core.tasks import BINARY, Task
 Fit = Callable[[pd.DataFrame, pd.Series], Any]
 
 
+def fit_before(
+    frame: pd.DataFrame,
+    moment: pd.Timestamp,
+    *,
+    known_column: str,
+    label_column: str,
+    feature_columns: Sequence[str],
+    fit: Fit,
+) -> Any:
+    """Train on the rows whose label became known before a moment (`known_column` < `moment`).
+
+    Parameters: as in `replay_schedule`. Returns what `fit` returns. Raises ValueError if there is no such row.
+    """
+    trained = frame.loc[(frame[known_column] < moment) & frame[label_column].notna()]
+    if trained.empty:
+        raise ValueError(f"no label was known before {moment}; start the replay later")
+    return fit(trained[list(feature_columns)], trained[label_column])
+
+
 def replay_schedule(
     frame: pd.DataFrame,
     *,
@@ -43,13 +62,16 @@ def replay_schedule(
         raise ValueError(f"train_at needs at least one moment, all before until {until}; got {moments}")
     ordered = frame.sort_values(time_column, kind="stable")
     features = ordered[list(feature_columns)]
-    labels, known = ordered[label_column], ordered[known_column]
     parts = []
     for moment, end in zip(moments, [*moments[1:], until], strict=True):
-        trained = (known < moment) & labels.notna()
-        if not trained.any():
-            raise ValueError(f"no label was known before {moment}; start the replay later")
-        model = fit(features[trained], labels[trained])
+        model = fit_before(
+            ordered,
+            moment,
+            known_column=known_column,
+            label_column=label_column,
+            feature_columns=feature_columns,
+            fit=fit,
+        )
         low, high = (int(ordered[time_column].searchsorted(t, side="left")) for t in (moment, end))
         part = ordered.iloc[low:high][[time_column, label_column]]
         predictions = task.frame(task.predict(model, features.iloc[low:high])).set_index(part.index)

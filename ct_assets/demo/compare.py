@@ -1,6 +1,6 @@
 """What actually served against two models that did not: one trained once, one retrained by the calendar."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -9,11 +9,14 @@ from typing import Any
 import pandas as pd
 
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.replay import monthly_metrics, replay_schedule
+from ct_assets.core.replay import fit_before, monthly_metrics
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.tasks import PREDICTION, task_of
+from ct_assets.core.tasks import task_of
 from ct_assets.core.training import limited
 from ct_assets.demo.driving import be_a_child
+from ct_assets.lake.engine import quoted
+from ct_assets.lake.examples import INSTANT, MATURES, maturity, partition_of
+from ct_assets.lake.lake import Lake, Window
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "binary": ("auc", "logloss"),
@@ -27,10 +30,14 @@ FIRST_MONTHS = 3
 """The static model is trained once, on this many months."""
 
 
+Predictions = tuple[pd.DataFrame, ...]
+"""Of each model that was asked, a frame by event id with the moment and the task's columns."""
+
+
 class Comparison:
     """Measures what served, a static model and one retrained by the calendar on the same events.
 
-    A part can be worked off as soon as the loop has scored it, which uses a core that has nothing else to do.
+    A job can be done as soon as the loop has scored what it needs, which uses a core that has nothing else to do.
 
     Args:
         home: `$CT_HOME`.
@@ -55,51 +62,52 @@ class Comparison:
         self.end = end
         self.arm = arm
         moments = [m for m in pd.date_range(start + pd.DateOffset(months=FIRST_MONTHS), end, freq=every) if m < end]
-        # The first model is the static one; it goes on to the end, and the others to the next one's moment.
-        self._todo = list(zip(moments, [end, *moments[2:], end], strict=False))
-        self._parts: dict[pd.Timestamp, Future[pd.DataFrame]] = {}
+        # Training moment -> until when its model predicts; the first one is the static one, which goes on to the end.
+        self._ends = dict(zip(moments, [*moments[1:], end], strict=False))
+        self._models: dict[pd.Timestamp, Future[Any]] = {}
+        self._parts: dict[pd.Timestamp, Future[Predictions]] = {}
         self._pool = ProcessPoolExecutor(2, get_context("spawn"), be_a_child)
 
     def advance(self, scored: pd.Timestamp) -> None:
-        """Work on one part, the one with the most to learn from, if none is in work and one was scored to its end.
+        """Begin one training, or the predictions of one part, if nothing is in work.
 
         Args:
             scored: All events before this moment have been scored.
         """
-        ready = [month for month in self._todo if month[1] <= scored]
-        if ready and all(part.done() for part in self._parts.values()):
-            self._todo.remove(ready[-1])
-            self._submit(*ready[-1])
+        if not all(job.done() for job in (*self._models.values(), *self._parts.values())):
+            return
+        for moment, end in self._ends.items():
+            if moment <= scored and moment not in self._models:
+                return self._train(moment)
+            if end <= scored and moment not in self._parts:
+                return self._predict(moment)
 
     def finish(self) -> dict[str, dict[str, Any]]:
-        """Work off what is left.
+        """Do what is left.
 
         Returns:
             For each metric: `served`, `static` and `<arm>_mean` as the mean over months, and `served_monthly`,
             `static_monthly` and `<arm>` by month. Empty before the first training moment, and before any label of
             what was predicted after it.
         """
-        while self._todo:
-            self._submit(*self._todo.pop())
-        parts = [self._parts[moment].result() for moment in sorted(self._parts)]
+        for moment in self._ends.keys() - self._models.keys():
+            self._train(moment)
+        for moment in self._ends.keys() - self._parts.keys():
+            self._predict(moment)
+        served = _served(self.home, self.spec, min(self._ends), self.end) if self._ends else pd.DataFrame({"label": []})
+        parts = [self._parts[moment].result() for moment in self._ends]
         self._pool.shutdown()
-        if not parts:
+        known = served["label"].dropna()
+        if known.empty:
             return {metric: {} for metric in METRICS[self.spec.task]}
-        first, *later = sorted(self._parts)
-        second = later[0] if later else self.end
-        served = _labelled_events(self.home, self.spec, self.end, self.end).set_index(self.spec.events.id_column)
         arms = {
-            "served": served.loc[(served["event_timestamp"] >= first) & served[PREDICTION].notna()],
-            "static": parts[0],
-            self.arm: pd.concat([parts[0][parts[0]["event_timestamp"] < second], *parts[1:]]),
+            "served": served[served[task_of(self.spec).columns].notna().all(axis=1)].drop(columns="label"),
+            "static": pd.concat([static for static, _ in parts]),
+            self.arm: pd.concat([retrained for _, retrained in parts]),
         }
-        # A label that was not known when its part was predicted is by now.
-        known = served.loc[served["label"].notna(), "label"]
-        if not known.index.isin(parts[0].index).any():
-            return {metric: {} for metric in METRICS[self.spec.task]}
         months = {
             arm: monthly_metrics(
-                rows.drop(columns="label").join(known, how="inner"),
+                rows.join(known, how="inner"),
                 time_column="event_timestamp",
                 label_column="label",
                 task=task_of(self.spec),
@@ -108,50 +116,79 @@ class Comparison:
         }
         return {metric: _figures(months, metric, self.arm) for metric in METRICS[self.spec.task]}
 
-    def _submit(self, moment: pd.Timestamp, until: pd.Timestamp) -> None:
-        self._parts[moment] = self._pool.submit(_replay, self.home, self.spec, moment, until)
+    def _train(self, moment: pd.Timestamp) -> None:
+        self._models[moment] = self._pool.submit(_fit, self.home, self.spec, moment)
+
+    def _predict(self, moment: pd.Timestamp) -> None:
+        models = [self._models[first].result() for first in (min(self._ends), moment)]
+        self._parts[moment] = self._pool.submit(_predict, self.home, self.spec, models, moment, self._ends[moment])
 
 
-def _replay(home: Path, spec: ModelSpec, moment: pd.Timestamp, until: pd.Timestamp) -> pd.DataFrame:
+def _fit(home: Path, spec: ModelSpec, moment: pd.Timestamp) -> Any:
     task = task_of(spec)
 
     def fit(features: pd.DataFrame, labels: pd.Series) -> Any:
         return task.prepare(spec.estimator.build(spec.seed)).fit(model_inputs(spec, features), task.targets(labels))
 
     with limited(spec.threads):
-        return replay_schedule(
-            _labelled_events(home, spec, until, moment).set_index(spec.events.id_column),
-            time_column="event_timestamp",
+        return fit_before(
+            _labelled_events(home, spec, moment),
+            moment,
             known_column="known_at",
             label_column="label",
             feature_columns=spec.columns,
             fit=fit,
-            train_at=[moment],
-            until=until,
-            task=task,
         )
 
 
-def _labelled_events(home: Path, spec: ModelSpec, until: pd.Timestamp, known_by: pd.Timestamp) -> pd.DataFrame:
-    """Every scored event before `until` with its features, score and, where there is one, its newest label by then.
+def _predict(home: Path, spec: ModelSpec, models: Sequence[Any], start: pd.Timestamp, end: pd.Timestamp) -> Predictions:
+    """What each of the models predicts for the events from `start` to `end` (excluded), by event id."""
+    events = _scored_events(home, spec, spec.inputs, start, end)
+    moments, inputs = events[["event_timestamp"]], model_inputs(spec, events)
+    with limited(spec.threads):
+        predicted = [task_of(spec).frame(task_of(spec).predict(model, inputs)) for model in models]
+    return tuple(pd.concat([moments, frame.set_index(events.index)], axis=1) for frame in predicted)
+
+
+def _served(home: Path, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+    """What was really predicted for those events, by event id, with the newest label known at `end`."""
+    events = _scored_events(home, spec, task_of(spec).columns, start, end)
+    return events.join(_newest_labels(home, spec, end)["label"])
+
+
+def _labelled_events(home: Path, spec: ModelSpec, moment: pd.Timestamp) -> pd.DataFrame:
+    """Every event scored before a moment, by event id, with the newest label known then, if there is one.
 
     A label is known from maturity on, however early it came: a model that really serves learns from no other.
     """
-    from ct_assets.lake.examples import maturing
-    from ct_assets.lake.lake import Lake, Window
+    own = [MATURES] if spec.label.reach is None else []
+    events = _scored_events(home, spec, [*spec.inputs, *own], pd.Timestamp(0, tz="UTC"), moment)
+    labelled = events.join(_newest_labels(home, spec, moment))
+    mature = maturity(spec, labelled)
+    return labelled.assign(known_at=labelled["known_at"].clip(lower=mature).where(mature.notna()))
 
-    id_column, scored, outcomes = spec.events.id_column, f"{spec.name}/scored", f"{spec.name}/performance"
+
+def _scored_events(
+    home: Path, spec: ModelSpec, columns: Collection[str], start: pd.Timestamp, end: pd.Timestamp
+) -> pd.DataFrame:
+    name, id_column = f"{spec.name}/scored", spec.events.id_column
+    wanted = ", ".join([id_column, "event_timestamp", *map(quoted, columns)])
     sql = f"""
-WITH newest AS (
-  SELECT {id_column}, label, known_at FROM "{outcomes}" WHERE known_at <= $known_by
-  QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1
-)
-SELECT s.* EXCLUDE (known_at), p.label, greatest(p.known_at, {maturing(spec, "s")}) AS known_at
-FROM "{scored}" s LEFT JOIN newest p USING ({id_column})
-WHERE s.event_timestamp < $until ORDER BY s.event_timestamp, {id_column}
+SELECT {wanted} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end
+ORDER BY event_timestamp, {id_column}
 """
-    moments = {"until": until, "known_by": known_by}
-    return Lake(home).query(sql, {scored: Window(), outcomes: Window()}, until, moments).to_pandas()
+    window = Window(partition_of(start), partition_of(end - INSTANT))
+    return Lake(home).query(sql, {name: window}, end, {"start": start, "end": end}).to_pandas().set_index(id_column)
+
+
+def _newest_labels(home: Path, spec: ModelSpec, known_by: pd.Timestamp) -> pd.DataFrame:
+    name, id_column = f"{spec.name}/performance", spec.events.id_column
+    sql = f"""
+SELECT {id_column}, label, known_at FROM "{name}" WHERE known_at <= $known_by
+QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1
+"""
+    found = Lake(home).query(sql, {name: Window()}, known_by, {"known_by": known_by})
+    return found.to_pandas().set_index(id_column)
 
 
 def _figures(arms: dict[str, pd.DataFrame], metric: str, by_calendar: str) -> dict[str, Any]:

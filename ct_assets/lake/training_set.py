@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ct_assets.core import canonical
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 
+MANIFEST = "manifest.json"
+"""File of a snapshot's folder that describes it; written last."""
+
 FEATURES_DIGEST = "features_digest"
 """Column of scored events that names the definitions their features were made by."""
 
@@ -60,7 +64,7 @@ class TrainingSet:
     """One snapshot: labelled examples, the newest of them kept for the gate.
 
     Attributes:
-        digest: SHA-256 of the rows; names the snapshot.
+        rows_digest: SHA-256 of the rows.
         model: Name of the model.
         as_of: What was known when; ISO 8601 in UTC.
         split_at: Examples from here on are kept for the gate, not trained on.
@@ -74,7 +78,7 @@ class TrainingSet:
         split_by: Column that `split_at` divides.
     """
 
-    digest: str
+    rows_digest: str
     model: str
     as_of: str
     split_at: str
@@ -86,6 +90,11 @@ class TrainingSet:
     unlabelled: int = 0
     absent: int = 0
     split_by: str = "event_timestamp"
+
+    @property
+    def digest(self) -> str:
+        """Names the snapshot: one of everything above, as the same rows can be divided at another moment."""
+        return canonical.digest(self)
 
 
 def build_training_set(
@@ -131,7 +140,7 @@ def build_training_set(
     payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
     train = frame[split_by] < split_at
     snapshot = TrainingSet(
-        digest=hashlib.sha256(payload).hexdigest(),
+        rows_digest=hashlib.sha256(payload).hexdigest(),
         model=line.name,
         as_of=as_of.isoformat(),
         split_at=split_at.isoformat(),
@@ -145,10 +154,9 @@ def build_training_set(
         split_by=split_by,
     )
     folder = _folder(lake, snapshot.digest)
-    if not (folder / "data.parquet").exists():
+    if not (folder / MANIFEST).exists():
         write_atomically(folder / "data.parquet", payload)
-    # One set of rows can be the snapshot of two moments, when nothing matured in between.
-    write_atomically(folder / "manifest.json", json.dumps(asdict(snapshot), indent=2).encode())
+        write_atomically(folder / MANIFEST, json.dumps(asdict(snapshot), indent=2).encode())
     return snapshot
 
 
@@ -252,8 +260,17 @@ ORDER BY event_timestamp, {spec.events.id_column}
 
 
 def load_training_set(lake: Lake, digest: str) -> TrainingSet:
-    """Read a snapshot's manifest."""
-    return TrainingSet(**json.loads((_folder(lake, digest) / "manifest.json").read_text()))
+    """Read a snapshot's manifest.
+
+    Raises:
+        FileNotFoundError: There is no such snapshot.
+        ValueError: The manifest is not the one that the digest names.
+    """
+    path = _folder(lake, digest) / MANIFEST
+    found = TrainingSet(**json.loads(path.read_text()))
+    if found.digest != digest:
+        raise ValueError(f"{path} was changed: its digest is {found.digest}, and not {digest}; train again")
+    return found
 
 
 def read_examples(

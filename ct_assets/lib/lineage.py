@@ -1,7 +1,7 @@
 """Trainings that go on from the champion of their moment; none of a lineage sees what its first one kept back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,12 @@ class Lineage:
 
     Attributes:
         digest: What all of its trainings have in common: estimator, inputs, strategy, definitions of the features.
-        split_at: It knows the examples of its training set from before this moment, ISO 8601 in UTC.
         reference: First and last moment of the examples kept from all of them, ISO 8601 in UTC, the last excluded.
-        started_from: `version`, `artifact_digest`, `training_set` and its `split_at` of the champion that this one
-            went on from; None for the first of a lineage.
+        started_from: `version`, `artifact_digest` and `training_set` of the champion that this one went on from; None
+            for the first of a lineage.
     """
 
     digest: str | None = None
-    split_at: str | None = None
     reference: tuple[str, str] | None = None
     started_from: Mapping[str, str] | None = None
 
@@ -62,7 +60,7 @@ class Lineage:
             Path(release.artifact).read_bytes(), self.started_from["artifact_digest"], spec.trusted_types
         )
         learned, id_column = load_training_set(lake, self.started_from["training_set"]), spec.events.id_column
-        seen = read_examples(lake, replace(learned, split_at=self.started_from["split_at"]), "train", [id_column])
+        seen = read_examples(lake, learned, "train", [id_column])
         return Start(model, ~examples[id_column].isin(seen[id_column]).to_numpy())
 
     def facts(self, spec: ModelSpec) -> dict[str, Any]:
@@ -91,19 +89,17 @@ def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, est
     champion = releases.champion_at(pd.Timestamp(snapshot.as_of))
     record = None if champion is None else _record(releases, champion.version)
     if champion is None or record is None or record.get("lineage", {}).get("digest") != identity:
-        return Lineage(identity, snapshot.split_at, _reference(spec, snapshot))
+        return Lineage(identity, _reference(spec, snapshot))
     former = _read(record["lineage"])
-    if (champion.training_set, former.split_at) == (snapshot.digest, snapshot.split_at):
+    if champion.training_set == snapshot.digest:
         return former
     return Lineage(
         identity,
-        snapshot.split_at,
         former.reference,
         {
             "version": champion.version,
             "artifact_digest": champion.artifact_digest,
             "training_set": champion.training_set,
-            "split_at": str(former.split_at),
         },
     )
 
@@ -143,4 +139,4 @@ def _record(releases: Releases, version: str) -> Mapping[str, Any] | None:
 def _read(content: Mapping[str, Any]) -> Lineage:
     kept = content["reference"]
     reference = (kept[0], kept[1]) if kept else None
-    return Lineage(content["digest"], content["split_at"], reference, content["started_from"])
+    return Lineage(content["digest"], reference, content["started_from"])

@@ -25,7 +25,7 @@ from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.features import FeatureSet, feature_key
-from ct_assets.lib.outcomes import labels_by_segment, labels_known, read_outcomes, unlabelled
+from ct_assets.lib.outcomes import labels_of_lines, read_outcomes, unlabelled
 from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -167,18 +167,16 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
     Raises:
         ValueError: A label is none that the task knows.
     """
-    (report,) = performance_reports(lake, [releases], spec, partition).values()
-    return report
+    labels = labels_of_lines(lake, spec, end_of(partition))
+    return performance_reports(lake, [releases], spec, partition, labels)[releases.line]
 
 
 def performance_reports(
-    lake: Lake, lines: Sequence[Releases], spec: ModelSpec, partition: str
+    lake: Lake, lines: Sequence[Releases], spec: ModelSpec, partition: str, labels: Mapping[Line, int]
 ) -> dict[Line, dict[str, Any]]:
-    """The same for some of a model's lines, whose outcomes are read once."""
+    """The same for some of a model's lines, whose outcomes are read once; `labels` as of `labels_of_lines`."""
     as_of = end_of(partition)
     start = as_of - spec.policy.performance_window_days * DAY
-    counts = labels_by_segment(lake, spec, as_of) if any(each.line.segment for each in lines) else {}
-    known = {each.line: counts.get(each.line.segment, 0) if each.line.segment else None for each in lines}
     champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
     outcomes: tuple[pd.DataFrame, pd.DataFrame] | None = None
     if any(champions.values()):
@@ -187,9 +185,9 @@ def performance_reports(
         outcomes = known_outcomes[mature], known_outcomes[~mature]
     reports = {}
     for each in lines:
-        of_line, champion = known[each.line], champions[each.line]
+        champion = champions[each.line]
         report: dict[str, Any] = {
-            "labels_known": labels_known(lake, spec, as_of) if of_line is None else of_line,
+            "labels_known": labels.get(each.line, 0),
             "now": None,
             "reference": None,
             "rows": 0,

@@ -27,7 +27,7 @@ from ct_assets.lib.model_data import (
     releases_of,
     save_report,
 )
-from ct_assets.lib.outcomes import Outcomes, labels_by_segment, save_outcomes
+from ct_assets.lib.outcomes import Outcomes, labels_of_lines, save_outcomes
 from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.resources.lake import LakeResource
 
@@ -92,10 +92,12 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
     def monitoring(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
         partition = context.partition_key
         outcomes = save_outcomes(lake.lake(), spec, partition)
-        lines = lines_at(lake, spec, end_of(partition))
-        yield _performance(lake, spec, performance, partition, lines, outcomes)
+        labels = labels_of_lines(lake.lake(), spec, end_of(partition))
+        lines = lines_at(lake, spec, end_of(partition), labels)
+        reports = performance_reports(lake.lake(), lines, spec, partition, labels)
+        yield _performance(lake, spec, performance, partition, reports, outcomes)
         yield _drift(lake, spec, drift, partition, lines)
-        yield _decision(lake, spec, decision, partition, lines)
+        yield _decision(lake, spec, decision, partition, lines, labels)
         if spec.segment_by:
             _report_due(context, spec, [each.line for each in lines if retrain_due(each)])
 
@@ -115,28 +117,31 @@ def _report_due(context: dg.AssetExecutionContext, spec: ModelSpec, due: Sequenc
         context.log_event(dg.AssetMaterialization(model_key(spec, RETRAIN_DUE), partition=line.partition))
 
 
-def lines_at(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp) -> list[Releases]:
+def lines_at(lake: LakeResource, spec: ModelSpec, as_of: pd.Timestamp, labels: Mapping[Line, int]) -> list[Releases]:
     """The lines that are judged and decided about at a moment: the model's own, and that of each segment with enough
     labels once the model has a champion, which they are measured by.
 
     A segment that has a champion comes first, whatever the others have grown to: what scores has to be watched.
+
+    Args:
+        lake: Where the releases are.
+        spec: The model.
+        as_of: The moment.
+        labels: How many labels were known then, as of `labels_of_lines`.
     """
     pooled = releases_of(lake, Line(spec.name))
     if spec.segment_by is None or pooled.champion_at(as_of - INSTANT) is None:
         return [pooled]
-    counts = labels_by_segment(lake.lake(), spec, as_of)
-    begun = counts.keys() & {
-        Line.named(name).segment for name in pooled.ledger.models() if Line.named(name).model == spec.name
-    }
-    served = [s for s in begun if releases_of(lake, Line(spec.name, s)).champion_at(as_of - INSTANT)]
-    large = [s for s in _large_segments(spec, counts) if s not in served]
+    begun = labels.keys() & {Line.named(name) for name in pooled.ledger.models()} - {pooled.line}
+    served = [line for line in begun if releases_of(lake, line).champion_at(as_of - INSTANT)]
+    large = [line for line in _large_segments(spec, labels) if line not in served]
     chosen = [*served, *large[: max(spec.segments.most - len(served), 0)]]
-    return [pooled, *(releases_of(lake, Line(spec.name, segment)) for segment in sorted(chosen))]
+    return [pooled, *(releases_of(lake, line) for line in sorted(chosen, key=lambda line: str(line.segment)))]
 
 
-def _large_segments(spec: ModelSpec, counts: Mapping[str, int]) -> list[str]:
+def _large_segments(spec: ModelSpec, labels: Mapping[Line, int]) -> list[Line]:
     """Those with enough labels, the largest first."""
-    return [segment for segment, known in counts.items() if known >= spec.segments.min_labels]
+    return [line for line, known in labels.items() if line.segment is not None and known >= spec.segments.min_labels]
 
 
 def _label_sources(spec: ModelSpec) -> list[str]:
@@ -149,10 +154,9 @@ def _performance(
     spec: ModelSpec,
     key: dg.AssetKey,
     partition: str,
-    lines: Sequence[Releases],
+    reports: Mapping[Line, Mapping[str, Any]],
     outcomes: Outcomes,
 ) -> dg.MaterializeResult:
-    reports = performance_reports(lake.lake(), lines, spec, partition)
     save_report(lake.lake(), spec, "performance", partition, _by_partition(spec, reports))
     own = reports[Line(spec.name)]
     figures = {name: value for name, value in own.items() if value is not None and name != "provisional"}
@@ -221,7 +225,12 @@ def _drift(
 
 
 def _decision(
-    lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str, lines: Sequence[Releases]
+    lake: LakeResource,
+    spec: ModelSpec,
+    key: dg.AssetKey,
+    partition: str,
+    lines: Sequence[Releases],
+    labels: Mapping[Line, int],
 ) -> dg.MaterializeResult:
     records = {each.line: _decide(lake.lake(), each, spec, partition) for each in lines}
     own = records[Line(spec.name)]
@@ -230,7 +239,7 @@ def _decision(
     due = {each.line: found for each in lines if (found := retrain_due(each))}
     checks = [_warning(key, MODEL_IS_CURRENT, not due, _told_due(spec, due))]
     if spec.segment_by:
-        checks.append(_within_limit(lake, spec, key, partition))
+        checks.append(_within_limit(spec, key, labels))
     return dg.MaterializeResult(
         asset_key=key,
         metadata={
@@ -264,9 +273,8 @@ def _told_due(spec: ModelSpec, due: Mapping[Line, Record]) -> dict[str, Any]:
     return {"due since": record.as_of, "triggers": ", ".join(record.evidence["decision"]["triggers"])}
 
 
-def _within_limit(lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str) -> dg.AssetCheckResult:
-    counts = labels_by_segment(lake.lake(), spec, end_of(partition))
-    found, most = len(_large_segments(spec, counts)), spec.segments.most
+def _within_limit(spec: ModelSpec, key: dg.AssetKey, labels: Mapping[Line, int]) -> dg.AssetCheckResult:
+    found, most = len(_large_segments(spec, labels)), spec.segments.most
     advice = (
         f"{found} values of {spec.segment_by} have {spec.segments.min_labels} labels or more, {most} are allowed; the "
         "largest are trained by themselves and the pooled model serves the rest: choose a coarser column, or raise "

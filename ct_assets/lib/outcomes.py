@@ -278,6 +278,15 @@ def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
     return known - len(read_outcomes(lake, spec, as_of, as_of)) if known and arrive_early else known
 
 
+def labels_of_lines(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[Line, int]:
+    """How many scored events of each line had a known outcome by a moment: of the model as a whole, and of each
+    segment, the largest first.
+    """
+    segments = labels_by_segment(lake, spec, as_of) if spec.segment_by else {}
+    counts = {Line(spec.name, segment): known for segment, known in segments.items()}
+    return {Line(spec.name): labels_known(lake, spec, as_of), **counts}
+
+
 def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
     """How many scored events of each segment had a known outcome by a moment, the most first.
 

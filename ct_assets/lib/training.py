@@ -26,7 +26,7 @@ from ct_assets.lib.decisions import newest_decision
 from ct_assets.lib.evaluation import build_evaluation
 from ct_assets.lib.lineage import find_lineage
 from ct_assets.lib.model_data import RETRAIN_DUE, common, line_of, model_key, of_lines, releases_of
-from ct_assets.lib.outcomes import labels_by_segment, labels_known
+from ct_assets.lib.outcomes import labels_of_lines
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -87,7 +87,11 @@ def _training_set(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         first = pd.Timestamp(domain.first_day, tz="UTC")
         snapshot = build_training_set(lake.lake(), store, spec, as_of, first, features, line.segment)
         return dg.MaterializeResult(
-            metadata={"dagster/row_count": snapshot.train_rows + snapshot.holdout_rows, **_plain(asdict(snapshot))},
+            metadata={
+                "dagster/row_count": snapshot.train_rows + snapshot.holdout_rows,
+                "digest": snapshot.digest,
+                **_plain(asdict(snapshot)),
+            },
             data_version=dg.DataVersion(snapshot.digest),
         )
 
@@ -190,18 +194,12 @@ def train_and_register(
         {
             "version": version.version,
             "by_hand": by_hand,
-            "labels_known": _labels_known(lake, spec, line, pd.Timestamp(snapshot.as_of)),
+            "labels_known": labels_of_lines(lake.lake(), spec, pd.Timestamp(snapshot.as_of)).get(line, 0),
             **facts,
         },
         key=f"training/{line.name}/{training}",
     )
     return version, {**_plain(facts), **measured}
-
-
-def _labels_known(lake: LakeResource, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> int:
-    if line.segment is None:
-        return labels_known(lake.lake(), spec, as_of)
-    return labels_by_segment(lake.lake(), spec, as_of).get(line.segment, 0)
 
 
 def _champion(spec: ModelSpec) -> dg.AssetsDefinition:

@@ -26,6 +26,7 @@ from ct_assets.lake.training_set import load_training_set
 from ct_assets.lib.driver import Driver
 from ct_assets.lib.instance import open_instance
 from ct_assets.lib.monitoring import _within_limit, lines_at
+from ct_assets.lib.outcomes import labels_of_lines
 from ct_assets.lib.partitions import end_of
 from ct_assets.resources.lake import LakeResource
 
@@ -148,13 +149,14 @@ def test_the_summary_tells_the_segments(flown: Flown) -> None:
 
 def test_a_column_with_too_many_segments_is_told_and_the_largest_are_kept(flown: Flown) -> None:
     few = SPEC.model_copy(update={"segments": SegmentRules(min_labels=900, most=2)})
-    assert len(lines_at(flown.lake, SPEC, end_of(LAST))) == 4
-    kept = [releases.line for releases in lines_at(flown.lake, few, end_of(LAST))]
+    labels = labels_of_lines(flown.lake.lake(), SPEC, end_of(LAST))
+    assert len(lines_at(flown.lake, SPEC, end_of(LAST), labels)) == 4
+    kept = [releases.line for releases in lines_at(flown.lake, few, end_of(LAST), labels)]
     assert kept == [POOLED, EWR, JFK]
     # What serves is watched, however large others have become.
     one = SPEC.model_copy(update={"segments": SegmentRules(min_labels=900, most=1)})
-    assert [releases.line for releases in lines_at(flown.lake, one, end_of(LAST))] == [POOLED, EWR, JFK]
-    check = _within_limit(flown.lake, few, dg.AssetKey("decision"), LAST)
+    assert [releases.line for releases in lines_at(flown.lake, one, end_of(LAST), labels)] == [POOLED, EWR, JFK]
+    check = _within_limit(few, dg.AssetKey("decision"), labels)
     assert not check.passed
     assert "3 values of origin have 900 labels or more, 2 are allowed" in (check.description or "")
-    assert _within_limit(flown.lake, SPEC, dg.AssetKey("decision"), LAST).passed
+    assert _within_limit(SPEC, dg.AssetKey("decision"), labels).passed

@@ -15,7 +15,7 @@ from ct_assets.core.segments import Line
 from ct_assets.core.spec import SegmentRules
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.monitoring import lines_at
-from ct_assets.lib.outcomes import labels_by_segment
+from ct_assets.lib.outcomes import labels_by_segment, labels_of_lines
 from ct_assets.resources.lake import LakeResource
 
 START = pd.Timestamp("2020-03-01", tz="UTC")
@@ -60,7 +60,7 @@ def promoted(lake: LakeResource, *segments: str | None) -> None:
 
 
 def judged(lake: LakeResource) -> list[str | None]:
-    return [releases.line.segment for releases in lines_at(lake, SPEC, NOW)]
+    return [releases.line.segment for releases in lines_at(lake, SPEC, NOW, labels_of_lines(lake.lake(), SPEC, NOW))]
 
 
 def test_labels_are_counted_by_the_segment_column_whatever_the_others_are_called(lake: LakeResource) -> None:

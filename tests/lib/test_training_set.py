@@ -13,7 +13,7 @@ from worlds_of_core import spec_with
 
 from ct_assets.core.segments import SERVED_BY
 from ct_assets.core.spec import EventSpec, LabelSpec, ModelSpec
-from ct_assets.lake.training_set import build_training_set, read_examples
+from ct_assets.lake.training_set import build_training_set, load_training_set, read_examples
 from ct_assets.lib.outcomes import labels_by_segment
 
 #: Shops of the loans, as their features give them: whole numbers that are floats beside a missing one.
@@ -64,6 +64,27 @@ def test_a_segment_has_all_its_examples_whether_they_were_scored_or_are_joined_a
     made = shops(tmp_path, scored)
     assert snapshot(made, "1")[1] == ["l0", "l2", "l5"]
     assert snapshot(made, "2")[1] == ["l1", "l3"]
+
+
+def test_the_same_rows_at_a_later_moment_leave_the_earlier_snapshot_as_it_was_judged(tmp_path: Path) -> None:
+    made = shops(tmp_path, 6)
+    store: Any = Store(dict(zip(made.loans["starts_at"], SHOPS, strict=True)))
+    moments = [START + REACH + hours for hours in (DAY + DAY, DAY + DAY + DAY / 2, DAY + DAY)]
+    first, later, again = (build_training_set(made.lake, store, made.spec, t, START, FEATURES) for t in moments)
+    assert first.rows_digest == later.rows_digest
+    assert first == again and first.digest == again.digest != later.digest
+    for found, kept in ((first, ["l0", "l1", "l2", "l3", "l4", "l5"]), (later, ["l3", "l4", "l5"])):
+        reread = load_training_set(made.lake, found.digest)
+        assert list(read_examples(made.lake, reread, "holdout")["id"]) == kept
+
+
+def test_a_snapshot_whose_split_was_changed_is_refused(tmp_path: Path) -> None:
+    made = shops(tmp_path, 6)
+    found, _ = snapshot(made)
+    path = tmp_path / "training_sets" / found / "manifest.json"
+    path.write_text(path.read_text().replace('"train_rows": ', '"train_rows": 1'))
+    with pytest.raises(ValueError, match=r"manifest\.json was changed"):
+        load_training_set(made.lake, found)
 
 
 def test_the_weight_of_an_event_that_arrived_after_its_prediction_is_found(tmp_path: Path) -> None:
