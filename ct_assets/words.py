@@ -8,14 +8,14 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ct_assets.core.ledger import DECISIONS, POINTER_MOVES, RETRAIN, ROLLBACK, TRAINING, VERDICT, Ledger, Record, newest
+from ct_assets.core.ledger import DECISIONS, POINTER_MOVES, RETRAIN, ROLLBACK, TRAINING, VERDICT, Ledger, Record
 from ct_assets.core.metrics import HIGHER_IS_BETTER
 
 
 def newest_moment(ledger: Ledger, model: str) -> pd.Timestamp:
     """The newest moment of event time that anything was decided for."""
-    moments = [pd.Timestamp(r.as_of) for r in ledger.records(model=model)]
-    return max(moments, default=pd.Timestamp(0, tz="UTC"))
+    record = ledger.newest(None, model)
+    return pd.Timestamp(record.as_of) if record else pd.Timestamp(0, tz="UTC")
 
 
 def explain(ledger: Ledger, model: str, version: str = "") -> str:
@@ -32,7 +32,7 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
     records = ledger.records(model=model)
     moves = [r for r in records if r.kind in POINTER_MOVES]
     if not version and not moves:
-        raise LookupError(f"{model} has no champion yet. {_latest_decision(records)}")
+        raise LookupError(f"{model} has no champion yet. {_latest_decision(ledger, model)}")
     version = version or next(str(m.evidence["version"]) for m in reversed(moves) if m.evidence["version"])
     training = _of_version(records, TRAINING, version)
     if training is None:
@@ -42,7 +42,7 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
     lines += _why_trained(records, training)
     lines += _how_judged(_of_version(records, VERDICT, version))
     lines += _when_served(moves, version)
-    lines += ["", _latest_decision(records)]
+    lines += ["", _latest_decision(ledger, model)]
     return "\n".join(lines)
 
 
@@ -93,8 +93,8 @@ def _who(move: Record) -> str:
     return f"version {version}" if version else "the pooled model"
 
 
-def _latest_decision(records: list[Record]) -> str:
-    record = newest(r for r in records if r.kind in DECISIONS)
+def _latest_decision(ledger: Ledger, model: str) -> str:
+    record = ledger.newest(DECISIONS, model)
     if record is None:
         return "Nothing was decided about it yet."
     decision = record.evidence["decision"]

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +62,7 @@ class _Entry:
     length: int
     kind: str
     model: str
+    as_of: datetime
 
 
 class Ledger:
@@ -119,6 +120,23 @@ class Ledger:
     def latest(self, kind: str | None = None, model: str | None = None) -> Record | None:
         """The newest record of a kind and model (None: any), or None."""
         return next(self._select(kind, model, newest_first=True), None)
+
+    def newest(self, kinds: Collection[str] | None, model: str, before: datetime | None = None) -> Record | None:
+        """The record about the latest moment of event time, of several the one written last.
+
+        Parameters: `kinds` those to look at (None: any); `before`, if given, leaves out the records about this moment
+        and later ones.
+        """
+        with self._mutex, self._opened() as file:
+            self._catch_up(file)
+            entries = [
+                entry
+                for entry in self._by_model.get(model, [])
+                if (kinds is None or entry.kind in kinds) and (before is None or entry.as_of < before)
+            ]
+            # They lie in the order of their writing, so of equal moments the last one wins.
+            found = max(reversed(entries), key=lambda entry: entry.as_of, default=None)
+            return None if found is None else self._read(file, found)
 
     def find(self, key: str) -> Record | None:
         """The record with this idempotency key, or None."""
@@ -191,7 +209,7 @@ class Ledger:
         complete, end, torn = file.read().rpartition(b"\n")
         for line in (complete + end).splitlines(keepends=True):
             record = _parse(line, len(self._entries) + 1, self.path)
-            entry = _Entry(self._offset, len(line), record.kind, record.model)
+            entry = _Entry(self._offset, len(line), record.kind, record.model, datetime.fromisoformat(record.as_of))
             self._entries.append(entry)
             self._by_model.setdefault(entry.model, []).append(entry)
             if record.key is not None:
@@ -238,11 +256,6 @@ class Ledger:
             os.ftruncate(file.fileno(), self._offset)
             raise LedgerError(f"{self.path}: the disk took {written} of {len(line)} bytes; free space and run again")
         os.fsync(file.fileno())
-
-
-def newest(records: Iterable[Record]) -> Record | None:
-    """The record of the latest moment of event time, of several the one written last; None of none."""
-    return max(records, key=lambda record: (datetime.fromisoformat(record.as_of), record.seq), default=None)
 
 
 def _moment(as_of: datetime | str) -> str:

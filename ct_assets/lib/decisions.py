@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from ct_assets.core.ledger import DECISIONS, REQUEST, RETRAIN, SKIP, TRAINING, VERDICT, Record, newest
+from ct_assets.core.ledger import DECISIONS, REQUEST, RETRAIN, SKIP, TRAINING, VERDICT, Record
 from ct_assets.core.policy import Decision, Evidence, RetrainPolicy, decide
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
@@ -86,7 +86,7 @@ def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: str) -> Re
 
 def newest_decision(releases: Releases) -> Record | None:
     """The decision about the latest moment of event time."""
-    return newest(record for kind in DECISIONS for record in releases.ledger.records(kind, releases.model))
+    return releases.ledger.newest(DECISIONS, releases.model)
 
 
 def retrain_due(releases: Releases) -> Record | None:
@@ -96,7 +96,7 @@ def retrain_due(releases: Releases) -> Record | None:
     that one is due.
     """
     decision = newest_decision(releases)
-    judged = newest(releases.ledger.records(VERDICT, releases.model))
+    judged = releases.ledger.newest([VERDICT], releases.model)
     if decision is None or decision.kind == SKIP:
         return None
     answered = judged is not None and pd.Timestamp(judged.as_of) >= pd.Timestamp(decision.as_of)
@@ -104,8 +104,7 @@ def retrain_due(releases: Releases) -> Record | None:
 
 
 def _trained_before(releases: Releases, as_of: pd.Timestamp) -> Record | None:
-    trained = releases.ledger.records(TRAINING, releases.model)
-    return newest(r for r in trained if pd.Timestamp(r.as_of) < as_of)
+    return releases.ledger.newest([TRAINING], releases.model, before=as_of)
 
 
 def _open_request(releases: Releases, as_of: pd.Timestamp, training: Record | None) -> Record | None:

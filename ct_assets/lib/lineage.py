@@ -35,7 +35,7 @@ class Lineage:
 
     def for_training(self, examples: pd.DataFrame) -> pd.DataFrame:
         """The examples without those that are kept back."""
-        return examples[~self._is_kept_back(examples)].reset_index(drop=True)
+        return examples if self.reference is None else examples[~self._is_kept_back(examples)].reset_index(drop=True)
 
     def kept_back(self, lake: Lake, snapshot: TrainingSet) -> pd.DataFrame | None:
         """The examples to judge on what was forgotten; None when nothing is kept or nothing can be forgotten yet."""

@@ -205,3 +205,25 @@ def test_appends_do_not_read_the_history_again(tmp_path, monkeypatch):
         ledger.append("x", "m", DAY, {"i": i})
         times.append(time.perf_counter() - start)
     assert np.median(times) < 0.002  # reading 5,000 records takes about 50 ms
+
+
+def test_the_newest_record_is_that_of_the_latest_moment_and_of_equal_ones_the_last_written(tmp_path):
+    ledger, days = Ledger(tmp_path / "l.jsonl"), ["2013-02-03", "2013-02-01", "2013-02-03", "2013-02-02"]
+    for i, day in enumerate(days):
+        ledger.append("skip" if i else "retrain", "m", f"{day}T00:00:00+00:00", {"i": i})
+    ledger.append("skip", "other", "2014-01-01T00:00:00+00:00", {"i": 9})
+    # Of the third, written with another offset, the moment counts and not its text.
+    ledger.append("training", "m", "2013-02-02T23:30:00-01:00", {"i": 5})
+
+    def found(*arguments):
+        record = ledger.newest(*arguments)
+        return record and record.evidence["i"]
+
+    third = datetime(2013, 2, 3, tzinfo=UTC)
+    assert found(["retrain", "skip"], "m") == 2
+    assert found(["retrain"], "m") == 0
+    assert found(["retrain", "skip"], "m", third) == 3
+    assert found(None, "m") == 5
+    assert found(None, "m", third) == 3
+    assert found(["verdict"], "m") is None
+    assert found(None, "unknown") is None
