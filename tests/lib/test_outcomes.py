@@ -294,7 +294,8 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
         releases = champion(home, resource.ledger())
         for number in range(5):
             outcomes = save_outcomes(made.lake, spec, day(number))
-            result = _performance(resource, spec, model_key(spec, "performance"), day(number), [releases], outcomes)
+            told = {releases.line: performance_report(made.lake, releases, spec, day(number))}
+            result = _performance(resource, spec, model_key(spec, "performance"), day(number), told, outcomes)
         reports[name] = read_report(made.lake, spec, "performance", day(4), Line("m"))
         evidence[name] = gather_evidence(made.lake, releases, spec, day(4))
         [checks[name]] = result.check_results
