@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 from ct_assets.core.metrics import advantage, higher_is_better
 from ct_assets.core.strict import Strict
 
-Blocked = Literal["cooldown", "too_few_labels"]
+Blocked = Literal["cooldown", "too_few_labels", "untrainable"]
 
 #: Every decision gives a reason for each of these, in this order.
 TRIGGERS = ("bootstrap", "schedule", "new_labels", "drift", "performance", "manual")
@@ -41,7 +41,8 @@ class Evidence(BaseModel):
     """What was known at `as_of`. All moments carry a time zone; none may lie after `as_of` (ValidationError).
 
     `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels.
-    Performance is of the champion, over the policy's window and at its evaluation.
+    Performance is of the champion, over the policy's window and at its evaluation. `untrainable` says why a training
+    could not end in a judged model; it is looked at once one would be due.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +58,7 @@ class Evidence(BaseModel):
     performance_rows: int = 0
     manual_request: bool = False
     manual_reason: str = ""
+    untrainable: str = ""
 
     @model_validator(mode="after")
     def _nothing_from_the_future(self) -> "Evidence":
@@ -92,7 +94,8 @@ def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
     """Is a retrain due?
 
     A trigger fires at its limit, not beyond it. A first training waits for `first_training_rows` known labels, even
-    if asked for by hand; the cool-down, counted from the last training, holds back everything but a manual request.
+    if asked for by hand, and any training for examples that it can learn from and be judged on; the cool-down, counted
+    from the last training, holds back everything but a manual request.
     """
     outcomes = {name: _TRIGGERS[name](policy, evidence) for name in TRIGGERS}
     fired = tuple(name for name, (fires, _) in outcomes.items() if fires)
@@ -108,6 +111,9 @@ def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
             f"trained {_days(evidence)} days ago, cool-down {policy.cooldown_days:g} days: due again at "
             f"{rest_ends.isoformat()}, or at once by a manual request"
         )
+    elif fired and evidence.untrainable:
+        blocked = "untrainable"
+        reasons[blocked] = f"not yet: {evidence.untrainable}"
     retrain = bool(fired) and blocked is None
     return Decision(
         retrain=retrain,
@@ -123,7 +129,7 @@ def _next_due(
 ) -> datetime | None:
     if blocked == "cooldown":
         return rest_ends
-    if blocked == "too_few_labels" or policy.schedule_days is None:
+    if blocked in ("too_few_labels", "untrainable") or policy.schedule_days is None:
         return None
     scheduled = _after(evidence.trained_at, policy.schedule_days)
     return max((m for m in (scheduled, rest_ends) if m is not None), default=None)

@@ -11,6 +11,7 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.examples import INSTANT, partition_of
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
+from ct_assets.lib.label_counts import untrainable
 from ct_assets.lib.model_data import performance_report, read_report, read_reports, save_report
 from ct_assets.lib.partitions import end_of
 
@@ -49,6 +50,17 @@ def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, partition: 
     )
 
 
+def judge_moment(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> tuple[Evidence, Decision]:
+    """What is decided about a line at the end of an arrival day, and on which evidence."""
+    policy, evidence = policy_of(spec, releases.line), gather_evidence(lake, releases, spec, partition)
+    decision = decide(policy, evidence)
+    # Only now, as this reads all labels.
+    if decision.retrain and (found := untrainable(lake, spec, releases.line, end_of(partition))):
+        evidence = evidence.model_copy(update={"untrainable": found})
+        decision = decide(policy, evidence)
+    return evidence, decision
+
+
 def record_decision(releases: Releases, evidence: Evidence, decision: Decision, after: str = "") -> Record:
     """Write the decision of one moment to the ledger, once, and once more `after` each day that came late."""
     content = {"decision": decision.model_dump(mode="json"), "evidence": evidence.model_dump(mode="json")}
@@ -79,8 +91,7 @@ def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: str) -> Re
     report = performance_report(lake, releases, spec, day)
     others = read_reports(lake, spec, "performance", day) if spec.segment_by else {}
     save_report(lake, spec, "performance", day, {**others, line.partition: report} if spec.segment_by else report)
-    evidence = gather_evidence(lake, releases, spec, day)
-    decision = decide(policy_of(spec, line), evidence)
+    evidence, decision = judge_moment(lake, releases, spec, day)
     return record_decision(releases, evidence, decision, after=late) if decision.retrain else None
 
 

@@ -25,7 +25,8 @@ from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.features import FeatureSet, feature_key
-from ct_assets.lib.outcomes import labels_of_lines, read_outcomes, unlabelled
+from ct_assets.lib.label_counts import labels_of_lines, unlabelled
+from ct_assets.lib.outcomes import read_outcomes
 from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest

@@ -9,7 +9,7 @@ import pandas as pd
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.ledger import Record
 from ct_assets.core.metrics import advantage
-from ct_assets.core.policy import Decision, decide
+from ct_assets.core.policy import Decision
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Domain
@@ -17,8 +17,9 @@ from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.decisions import gather_evidence, policy_of, reconsider, record_decision, retrain_due
+from ct_assets.lib.decisions import judge_moment, reconsider, record_decision, retrain_due
 from ct_assets.lib.drifting import drift_of_lines
+from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.model_data import (
     RETRAIN_DUE,
     lines_of,
@@ -27,7 +28,7 @@ from ct_assets.lib.model_data import (
     releases_of,
     save_report,
 )
-from ct_assets.lib.outcomes import Outcomes, labels_of_lines, save_outcomes
+from ct_assets.lib.outcomes import Outcomes, save_outcomes
 from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.resources.lake import LakeResource
 
@@ -258,8 +259,7 @@ def _decision(
 
 
 def _decide(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> Record:
-    evidence = gather_evidence(lake, releases, spec, partition)
-    record = record_decision(releases, evidence, decide(policy_of(spec, releases.line), evidence))
+    record = record_decision(releases, *judge_moment(lake, releases, spec, partition))
     reconsider(lake, releases, spec, partition)
     return record
 

@@ -15,8 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ct_assets.core.inputs import MISSING_CATEGORY
-from ct_assets.core.segments import SERVED_BY, Line
+from ct_assets.core.segments import SERVED_BY
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
@@ -119,7 +118,7 @@ def _last(spec: ModelSpec, partition: str) -> str:
     return day_before(partition, -_revised_days(spec))
 
 
-def _days(start: pd.Timestamp, last: str, reach: timedelta | None) -> Window:
+def days_of_maturity(start: pd.Timestamp, last: str, reach: timedelta | None) -> Window:
     """The days up to `last` on which lies what is at most `reach` older than a maturity from `start` on; None: all."""
     if reach is None:
         return Window(None, last)
@@ -132,7 +131,7 @@ def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) ->
     segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
     further = dict.fromkeys([*task_of(spec).columns, "model_version", *spec.slices, *segment, *own])
     columns = ", ".join([spec.events.id_column, "event_timestamp", *map(quoted, further)])
-    name, window = f"{spec.name}/scored", _days(since, partition, spec.label.reach)
+    name, window = f"{spec.name}/scored", days_of_maturity(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
     return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()
 
@@ -240,7 +239,7 @@ def read_outcomes(
     name, id_column = outcomes_name(spec), spec.events.id_column
     # The labels of a horizon are written when it has passed, others as soon as they arrive.
     reach = timedelta(0) if spec.label.horizon is not None else spec.label.delay
-    window = _days(start, partition_of(as_of - INSTANT), reach)
+    window = days_of_maturity(start, partition_of(as_of - INSTANT), reach)
     bounded = f"AND {maturing(spec)} < $end" if end is not None else ""
     sql = f"""
 SELECT *, count(*) OVER (PARTITION BY {id_column}) AS versions FROM "{name}"
@@ -249,59 +248,3 @@ QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1 
 """
     moments = {"start": start} | ({"end": end} if end is not None else {})
     return lake.query(sql, {name: window}, as_of, moments).to_pandas()
-
-
-def unlabelled(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, labelled: int) -> int:
-    """How many of the scored events that matured from `start` to `end` (excluded) are not among the `labelled` ones."""
-    name = f"{spec.name}/scored"
-    window = _days(start, partition_of(end - INSTANT), spec.label.reach)
-    if not lake.has_rows(name, window):
-        return 0
-    sql = f'SELECT count(*) AS n FROM "{name}" WHERE {maturing(spec)} >= $start AND {maturing(spec)} < $end'
-    return int(lake.query(sql, {name: window}, end, {"start": start, "end": end})["n"][0].as_py()) - labelled
-
-
-def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
-    """How many scored events had a known outcome by a moment, however often it changed.
-
-    With a fixed delay a label counts from its arrival on. Where the want of one is a label too, or each event says when
-    its own is known, what came early says nothing yet: only mature events count.
-    """
-    dataset = lake.dataset(outcomes_name(spec))
-    files = [f for f in dataset.files(last=partition_of(as_of - INSTANT)) if f.name != CORRECTIONS]
-    # Only a day that was scored late holds labels that became known later.
-    late = [f for f in files if f.max_time and pd.Timestamp(f.max_time) > as_of]
-    early = sum(f.rows for f in files) - sum(f.rows for f in late)
-    moments = [pq.read_table(path, columns=["known_at"])["known_at"].to_pandas() for path in dataset.paths(late)]
-    known = early + sum(int((known <= as_of).sum()) for known in moments)
-    arrive_early = spec.label.matures_at is not None or (spec.label.delay is not None and spec.label.absent is not None)
-    return known - len(read_outcomes(lake, spec, as_of, as_of)) if known and arrive_early else known
-
-
-def labels_of_lines(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[Line, int]:
-    """How many scored events of each line had a known outcome by a moment: of the model as a whole, and of each
-    segment, the largest first.
-    """
-    segments = labels_by_segment(lake, spec, as_of) if spec.segment_by else {}
-    counts = {Line(spec.name, segment): known for segment, known in segments.items()}
-    return {Line(spec.name): labels_known(lake, spec, as_of), **counts}
-
-
-def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, int]:
-    """How many scored events of each segment had a known outcome by a moment, the most first.
-
-    Immature ones never count: a segment must not begin by the labels that come fast. A missing or empty value is no
-    segment, nor is one that cannot have a model of its own.
-    """
-    name, column = outcomes_name(spec), quoted(str(spec.segment_by))
-    # By position, as a model may have columns of any name.
-    sql = f"""
-SELECT {column} AS segment, count(DISTINCT {spec.events.id_column}) AS n FROM "{name}"
-WHERE {maturing(spec)} < $as_of AND {column} NOT IN ('{MISSING_CATEGORY}', '') GROUP BY {column} ORDER BY 2 DESC, 1
-"""
-    window = Window(None, partition_of(as_of - INSTANT))
-    if not lake.has_rows(name, window):
-        return {}
-    found = lake.query(sql, {name: window}, as_of, {"as_of": as_of})
-    counts = zip(found["segment"].to_pylist(), found["n"].to_pylist(), strict=True)
-    return {segment: known for segment, known in counts if Line(spec.name, segment).may_begin}

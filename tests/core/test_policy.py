@@ -99,6 +99,14 @@ def test_a_first_training_that_was_rejected_waits_for_the_cool_down():
     assert decision.blocked_by == "cooldown"
 
 
+@pytest.mark.parametrize("changes", [{"drifted_share": 0.9}, {"manual_request": True}])
+def test_what_could_teach_nothing_is_not_trained_on_and_it_is_said_why(changes):
+    decision = decide(POLICY, evidence(**changes, untrainable="all labels are the same"))
+    assert (decision.retrain, decision.blocked_by, decision.next_due) == (False, "untrainable", None)
+    assert decision.reasons["untrainable"] == "not yet: all labels are the same"
+    assert decide(POLICY, evidence(untrainable="all labels are the same")).blocked_by is None
+
+
 def test_a_loss_of_a_metric_where_lower_is_better():
     policy = POLICY.model_copy(update={"performance_metric": "logloss"})
     assert decide(policy, evidence(performance_now=0.74)).triggers == ("performance",)

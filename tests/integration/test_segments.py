@@ -25,8 +25,8 @@ from ct_assets.lake.summary import summarize
 from ct_assets.lake.training_set import load_training_set
 from ct_assets.lib.driver import Driver
 from ct_assets.lib.instance import open_instance
+from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.monitoring import _within_limit, lines_at
-from ct_assets.lib.outcomes import labels_of_lines
 from ct_assets.lib.partitions import end_of
 from ct_assets.resources.lake import LakeResource
 

@@ -14,8 +14,8 @@ from ct_assets.core.ledger import PROMOTION
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import SegmentRules
 from ct_assets.lake.releases import Release, Releases
+from ct_assets.lib.label_counts import labels_by_segment, labels_of_lines
 from ct_assets.lib.monitoring import lines_at
-from ct_assets.lib.outcomes import labels_by_segment, labels_of_lines
 from ct_assets.resources.lake import LakeResource
 
 START = pd.Timestamp("2020-03-01", tz="UTC")

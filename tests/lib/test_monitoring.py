@@ -13,8 +13,8 @@ from ct_assets.core.segments import Line
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.decisions import gather_evidence, reconsider, record_decision, retrain_due
+from ct_assets.lib.label_counts import labels_known
 from ct_assets.lib.model_data import performance_report, save_report
-from ct_assets.lib.outcomes import labels_known
 from ct_assets.lib.training import _chosen
 from ct_assets.words import explain
 
@@ -79,8 +79,11 @@ def first_labels(tmp_path: Path, ledger: Ledger) -> Lake:
 
 
 def outcomes(day: int, rows: int) -> pa.Table:
-    moments = pa.array([at(day) + pd.Timedelta(hours=12)] * rows, pa.timestamp("us", tz="UTC"))
-    return pa.table({"id": [f"{day}-{n}" for n in range(rows)], "known_at": moments})
+    """Labels of both classes that became known on one day, of events old enough to learn from and young ones."""
+    frame = pd.DataFrame({"id": [f"{day}-{n}" for n in range(rows)], "label": [n % 2 for n in range(rows)]})
+    frame["event_timestamp"] = [at(day) - n * pd.Timedelta(days=2) for n in range(rows)]
+    frame["known_at"] = at(day) + pd.Timedelta(hours=12)
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def skipped(lake: Lake, ledger: Ledger, day: int) -> None:

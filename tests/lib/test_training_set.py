@@ -14,7 +14,7 @@ from worlds_of_core import spec_with
 from ct_assets.core.segments import SERVED_BY
 from ct_assets.core.spec import EventSpec, LabelSpec, ModelSpec
 from ct_assets.lake.training_set import build_training_set, load_training_set, read_examples
-from ct_assets.lib.outcomes import labels_by_segment
+from ct_assets.lib.label_counts import labels_by_segment
 
 #: Shops of the loans, as their features give them: whole numbers that are floats beside a missing one.
 SHOPS = [1.0, 2.0, 1.0, 2.0, float("nan"), 1.0]
