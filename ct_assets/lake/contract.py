@@ -80,6 +80,8 @@ class Source:
             line).
         delimiter: Between two values of a CSV file.
         encoding: Of the text of a CSV or JSON file.
+        missing: What stands for a missing value in a CSV file, such as `("", "NA")`; the empty text alone when left
+            out, as `NA` may be Namibia.
         landing: Where its files land: an absolute path or any URL that fsspec knows, such as `s3://bucket/prefix`;
             `$CT_HOME/landing/<name>` when empty.
         table: The database table that its rows come from; None when files land by themselves.
@@ -102,6 +104,7 @@ class Source:
     format: Literal["parquet", "arrow", "csv", "json"] = "parquet"
     delimiter: str = ","
     encoding: str = "utf-8"
+    missing: tuple[str, ...] = ("",)
     landing: str = ""
     table: SqlTable | None = None
     event_type: str = ""

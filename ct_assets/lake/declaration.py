@@ -140,6 +140,8 @@ def _text(source: "Source") -> Iterable[str]:
         yield f"field format: {unknown('format', source.format, FORMATS)}"
     if source.delimiter != "," and source.format != "csv":
         yield f"field delimiter: a file of {source.format} has none; leave it out, or say format='csv'"
+    if source.missing != ("",) and source.format != "csv":
+        yield f"field missing: a file of {source.format} says itself what is missing; leave it out, or say format='csv'"
     if len(source.delimiter) != 1:
         yield f"field delimiter: found {source.delimiter!r}; expected one character"
     if source.encoding != "utf-8" and source.format not in TEXT_FORMATS:

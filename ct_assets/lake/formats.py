@@ -23,8 +23,6 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "object": pa.string(),
 }
 """Arrow's type for a type of a contract; timestamps are apart."""
-NOTHING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
-"""Text that stands for a missing value in a CSV file."""
 MOMENT = pa.timestamp("us", "UTC")
 _ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})$")
 
@@ -50,9 +48,10 @@ def read(source: "Source", payload: bytes) -> pa.Table:
         table = _READERS[source.format](source, payload)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         what = {"parquet": "Parquet", "arrow": "Arrow", "csv": "CSV", "json": "JSON lines"}[source.format]
+        advice = "; or, if that stands for a missing value, name it in the source's `missing`"
         raise UnreadableError(
             f"not a whole {what} file of {len(payload)} bytes ({error}); it was cut off or is something else: ask the "
-            "sender to resend it"
+            "sender to resend it" + (advice if source.format == "csv" else "")
         ) from error
     if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
         raise UnreadableError(f"column(s) {', '.join(twice)} are there twice: ask the sender to name each once")
@@ -75,7 +74,7 @@ def _csv(source: "Source", payload: bytes) -> pa.Table:
         read_options=pc_csv.ReadOptions(encoding=source.encoding),
         parse_options=pc_csv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True),
         convert_options=pc_csv.ConvertOptions(
-            column_types=_plain_types(source), null_values=NOTHING, strings_can_be_null=True
+            column_types=_plain_types(source), null_values=list(source.missing), strings_can_be_null=True
         ),
     )
 

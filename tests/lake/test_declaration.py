@@ -60,6 +60,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "column price has to be at least 4 and at most 3",
     ),
     "a delimiter for Parquet": ({"delimiter": ";"}, "field delimiter: a file of parquet has none"),
+    "a missing text for JSON": ({"format": "json", "missing": ("NA",)}, "field missing: a file of json says itself"),
     "a delimiter of two": ({"format": "csv", "delimiter": "||"}, "field delimiter: found '||'; expected one character"),
     "an unknown format": ({"format": "parket"}, "unknown format 'parket', did you mean 'parquet'"),
     "an unknown encoding": ({"format": "csv", "encoding": "utf9"}, "unknown encoding 'utf9', did you mean 'utf-8'"),

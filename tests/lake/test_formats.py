@@ -97,6 +97,19 @@ def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     assert stored["known_at"].to_pylist() == [moment.to_pydatetime() for moment in MOMENTS]
 
 
+def test_only_the_text_that_the_source_names_is_missing() -> None:
+    payload = csv(",", "utf-8").replace(b"007", b"NA")
+    assert read(replace(ORDERS, format="csv"), payload)["id"].to_pylist()[0] == "NA"
+    named = replace(ORDERS, format="csv", missing=("NA", "9.5"))
+    assert read(named, payload.replace(b",,", b",1.5,")).slice(0, 1).select(["id", "price"]).to_pylist() == [
+        {"id": None, "price": None}
+    ]
+    with pytest.raises(
+        UnreadableError, match=r"(?s)'NA'.*stands for a missing value, name it in the source's `missing`"
+    ):
+        read(replace(ORDERS, format="csv"), payload.replace(b"9.5", b"NA"))
+
+
 WRONG: dict[str, tuple[dict[str, str], bytes, str]] = {
     "a CSV file where Parquet was declared": ({}, csv(",", "utf-8"), "not a whole Parquet file"),
     "half an Arrow file": ({"format": "arrow"}, ipc(arrow.ipc.new_file)[:90], "not a whole Arrow file of 90 bytes"),
