@@ -35,9 +35,11 @@ from ct_assets.lake.releases import Release, Releases, load_artifact
 from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_training_set, read_examples
 from ct_assets.lib.drifting import drift_of_day
 from ct_assets.lib.features import compute, publish
-from ct_assets.lib.model_data import performance_report, save_report, score_day
+from ct_assets.lib.monitoring_reports import save_report
 from ct_assets.lib.outcomes import save_outcomes
 from ct_assets.lib.partitions import end_of
+from ct_assets.lib.performance import performance_report
+from ct_assets.lib.scoring import score_day
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 
 

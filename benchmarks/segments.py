@@ -23,7 +23,7 @@ from ct_assets.core.verdict import CHECK_NAMES
 from ct_assets.definitions import defs
 from ct_assets.defs.models import load_specs
 from ct_assets.lib.instance import open_instance
-from ct_assets.lib.model_data import RETRAIN_DUE, lines_of, model_key
+from ct_assets.lib.model_assets import RETRAIN_DUE, lines_of, model_key
 
 GOAL_LOAD, GOAL_TICK = 3.0, 2.0
 DAYS = 60

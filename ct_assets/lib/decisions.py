@@ -12,8 +12,9 @@ from ct_assets.lake.examples import INSTANT, partition_of
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.label_counts import untrainable
-from ct_assets.lib.model_data import performance_report, read_report, read_reports, save_report
+from ct_assets.lib.monitoring_reports import read_report, read_reports, save_report
 from ct_assets.lib.partitions import end_of
+from ct_assets.lib.performance import performance_report
 
 
 def policy_of(spec: ModelSpec, line: Line) -> RetrainPolicy:

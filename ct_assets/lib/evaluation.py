@@ -25,7 +25,8 @@ from ct_assets.lake.releases import Release, load_artifact
 from ct_assets.lake.training_set import load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
 from ct_assets.lib.lineage import lineage_of
-from ct_assets.lib.model_data import common, line_of, model_key, of_lines, read_report, releases_of
+from ct_assets.lib.model_assets import common, line_of, model_key, of_lines, releases_of
+from ct_assets.lib.monitoring_reports import read_report
 from ct_assets.lib.provenance import code_version
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version

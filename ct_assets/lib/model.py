@@ -8,8 +8,8 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Domain
 from ct_assets.lib.automation import automation_sensor
 from ct_assets.lib.features import FeatureSet
-from ct_assets.lib.model_data import build_scored
 from ct_assets.lib.monitoring import build_monitoring
+from ct_assets.lib.scoring import build_scored
 from ct_assets.lib.training import build_training_assets, retrain_due_asset
 
 

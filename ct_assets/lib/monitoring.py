@@ -20,16 +20,11 @@ from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.decisions import judge_moment, reconsider, record_decision, retrain_due
 from ct_assets.lib.drifting import drift_of_lines
 from ct_assets.lib.label_counts import labels_of_lines
-from ct_assets.lib.model_data import (
-    RETRAIN_DUE,
-    lines_of,
-    model_key,
-    performance_reports,
-    releases_of,
-    save_report,
-)
+from ct_assets.lib.model_assets import RETRAIN_DUE, lines_of, model_key, releases_of
+from ct_assets.lib.monitoring_reports import save_report
 from ct_assets.lib.outcomes import Outcomes, save_outcomes
 from ct_assets.lib.partitions import arrival_days, end_of
+from ct_assets.lib.performance import performance_reports
 from ct_assets.resources.lake import LakeResource
 
 MODEL_IS_CURRENT = "model_is_current"

@@ -26,7 +26,7 @@ from ct_assets.lib.decisions import newest_decision
 from ct_assets.lib.evaluation import build_evaluation
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.lineage import find_lineage
-from ct_assets.lib.model_data import RETRAIN_DUE, common, line_of, model_key, of_lines, releases_of
+from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, of_lines, releases_of
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest

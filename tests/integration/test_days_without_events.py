@@ -4,7 +4,7 @@ from ct_assets.core.ledger import Ledger
 from ct_assets.core.segments import Line
 from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.model_data import score_day
+from ct_assets.lib.scoring import score_day
 
 
 def test_a_day_without_events_is_scored_with_the_types_of_any_other(world):

@@ -13,9 +13,10 @@ from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import read_examples
 from ct_assets.lib.decisions import judge_moment
 from ct_assets.lib.label_counts import untrainable
-from ct_assets.lib.model_data import performance_report, save_report
+from ct_assets.lib.monitoring_reports import save_report
 from ct_assets.lib.outcomes import save_outcomes
 from ct_assets.lib.partitions import end_of
+from ct_assets.lib.performance import performance_report
 
 DAYS = 9
 

@@ -14,7 +14,8 @@ from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.decisions import gather_evidence, reconsider, record_decision, retrain_due
 from ct_assets.lib.label_counts import labels_known
-from ct_assets.lib.model_data import performance_report, save_report
+from ct_assets.lib.monitoring_reports import save_report
+from ct_assets.lib.performance import performance_report
 from ct_assets.lib.training import _chosen
 from ct_assets.words import explain
 

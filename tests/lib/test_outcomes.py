@@ -23,9 +23,11 @@ from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.decisions import gather_evidence
 from ct_assets.lib.drifting import drift_of_day
 from ct_assets.lib.label_counts import labels_known
-from ct_assets.lib.model_data import model_key, performance_report, read_report
+from ct_assets.lib.model_assets import model_key
 from ct_assets.lib.monitoring import _performance
+from ct_assets.lib.monitoring_reports import read_report
 from ct_assets.lib.outcomes import read_outcomes, save_outcomes
+from ct_assets.lib.performance import performance_report
 from ct_assets.resources.lake import LakeResource
 
 DAYS = 7

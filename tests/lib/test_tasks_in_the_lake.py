@@ -21,8 +21,8 @@ from ct_assets.core.training import predict, train
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.drifting import drift_of_day
-from ct_assets.lib.model_data import performance_report
 from ct_assets.lib.outcomes import save_outcomes
+from ct_assets.lib.performance import performance_report
 
 DAYS = [f"2013-01-{day:02d}" for day in range(2, 8)]
 LAST = DAYS[-1]

@@ -1,0 +1,113 @@
+"""`scored`: a model's events with their features and the champion's predictions."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.segments import SERVED_BY, Line
+from ct_assets.core.spec import ModelSpec
+from ct_assets.core.tasks import task_of
+from ct_assets.core.training import predict
+from ct_assets.lake.contract import Domain
+from ct_assets.lake.examples import MATURES, read_events, with_features
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.releases import Releases
+from ct_assets.lake.training_set import FEATURES_DIGEST
+from ct_assets.lib.conditions import on_accepted_data
+from ct_assets.lib.features import FeatureSet, feature_key
+from ct_assets.lib.model_assets import common, releases_of
+from ct_assets.lib.partitions import arrival_days, end_of
+from ct_assets.lib.sources import arrow_schema
+from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
+from ct_assets.resources.lake import LakeResource
+
+
+def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
+    """`scored`: the day's events with their features and the champion's predictions."""
+    daily, reference = (
+        [feature_key(view) for features in feature_sets for view in features.views if features.source.daily is kind]
+        for kind in (True, False)
+    )
+
+    @dg.asset(
+        **common(spec, "scored", {"feast", "scikitlearn"}),
+        deps=[spec.events.source, *daily, *reference],
+        description="Events whose prediction was due that day, with features as known then and the champion's score.",
+        partitions_def=arrival_days(domain),
+        automation_condition=on_accepted_data(reference),
+    )
+    def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
+        releases = releases_of(lake, Line(spec.name))
+        table, version = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
+        lake.lake().dataset(f"{spec.name}/scored", "event_timestamp").write(context.partition_key, table)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": table.num_rows,
+                "dagster/column_schema": arrow_schema(table.schema),
+                "champion": version or "none yet",
+            }
+        )
+
+    return scored
+
+
+def score_day(
+    lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str
+) -> tuple[pa.Table, str | None]:
+    """Score the events of one day with the releases that were champions when the day began.
+
+    Args:
+        lake: Where the events are.
+        store: Where the features come from.
+        releases: Those of the model; a segment's own champion is found through them.
+        spec: The model.
+        partition: The day.
+
+    Returns:
+        The rows, and the version of the model's own champion; without a champion the predictions are missing.
+    """
+    start, end = pd.Timestamp(partition, tz="UTC"), end_of(partition)
+    events = with_features(store, spec, read_events(lake, spec, start, end))
+    keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
+    if spec.label.reach is None:
+        keys[MATURES] = events[MATURES]
+    frame = pd.concat([keys, model_inputs(spec, events)], axis=1)
+    task = task_of(spec)
+    predictions = task.unknown(len(frame))
+    serving = pd.DataFrame({"model_version": None, SERVED_BY: None}, index=frame.index, dtype="object")
+    for part, rows in _by_line(spec, releases, frame, start):
+        champion = part.champion_at(start)
+        if champion is not None:
+            predictions[rows] = predict(spec, part.load(champion, spec), frame.iloc[rows])
+            serving.iloc[rows] = [champion.version, part.line.partition]
+    frame = pd.concat([frame, task.frame(predictions).set_index(frame.index)], axis=1)
+    frame["model_version"] = serving["model_version"]
+    if spec.segment_by is not None:
+        frame[SERVED_BY] = serving[SERVED_BY]
+    frame[FEATURES_DIGEST] = versions_digest(service_versions(store, spec.feature_service))
+    # Columns of text have no values to tell their type from on a day without events, or without a champion.
+    found = pa.Schema.from_pandas(frame, preserve_index=False)
+    schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in found])
+    own = releases.champion_at(start)
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), own.version if own else None
+
+
+def _by_line(
+    spec: ModelSpec, releases: Releases, frame: pd.DataFrame, at: pd.Timestamp
+) -> Iterator[tuple[Releases, npt.NDArray[np.intp]]]:
+    """Whose champion scores which rows: those of a segment its own, if it has one."""
+    left = np.ones(len(frame), dtype=bool)
+    if spec.segment_by is not None:
+        for segment, found in frame.groupby(spec.segment_by, sort=True).indices.items():
+            rows = np.asarray(found)
+            own = Releases(releases.home, Line(spec.name, str(segment)), releases.ledger)
+            if own.champion_at(at) is not None:
+                left[rows] = False
+                yield own, rows
+    yield releases, np.flatnonzero(left)
