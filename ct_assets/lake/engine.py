@@ -72,4 +72,7 @@ def _database(threads: int, memory_limit: str | None, spill: str | None) -> duck
         settings["memory_limit"] = memory_limit
     database = duckdb.connect(":memory:", config=settings)
     database.execute("SET GLOBAL TimeZone = 'UTC'")
+    # A day opens most of the files that the day before opened; one that was replaced is told by its time and read anew.
+    database.execute("LOAD parquet")
+    database.execute("SET GLOBAL parquet_metadata_cache = true")
     return database

@@ -22,7 +22,7 @@ from ct_assets.lib.drifting import drift_of_lines
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.model_assets import RETRAIN_DUE, lines_of, model_key, releases_of
 from ct_assets.lib.monitoring_reports import save_report
-from ct_assets.lib.outcomes import Outcomes, save_outcomes
+from ct_assets.lib.outcomes import Outcomes, recent_outcomes, save_outcomes
 from ct_assets.lib.partitions import arrival_days, end_of
 from ct_assets.lib.performance import performance_reports
 from ct_assets.resources.lake import LakeResource
@@ -90,9 +90,10 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         outcomes = save_outcomes(lake.lake(), spec, partition)
         labels = labels_of_lines(lake.lake(), spec, end_of(partition))
         lines = lines_at(lake, spec, end_of(partition), labels)
-        reports = performance_reports(lake.lake(), lines, spec, partition, labels)
+        recent = recent_outcomes(lake.lake(), lines, spec, end_of(partition))
+        reports = performance_reports(lake.lake(), lines, spec, partition, labels, recent)
         yield _performance(lake, spec, performance, partition, reports, outcomes)
-        yield _drift(lake, spec, drift, partition, lines)
+        yield _drift(lake, spec, drift, partition, drift_of_lines(lake.lake(), lines, spec, partition, recent))
         yield _decision(lake, spec, decision, partition, lines, labels)
         if spec.segment_by:
             _report_due(context, spec, [each.line for each in lines if retrain_due(each)])
@@ -198,9 +199,12 @@ def _segments_table(reports: Mapping[Line, Mapping[str, Any]], columns: Mapping[
 
 
 def _drift(
-    lake: LakeResource, spec: ModelSpec, key: dg.AssetKey, partition: str, lines: Sequence[Releases]
+    lake: LakeResource,
+    spec: ModelSpec,
+    key: dg.AssetKey,
+    partition: str,
+    found: Mapping[Line, DriftReport | None],
 ) -> dg.MaterializeResult:
-    found = drift_of_lines(lake.lake(), lines, spec, partition)
     reports = {line: report.model_dump(mode="json") if report else {} for line, report in found.items()}
     save_report(lake.lake(), spec, "drift", partition, _by_partition(spec, reports))
     own, limit = found[Line(spec.name)], spec.policy.drift_share

@@ -32,6 +32,7 @@ from ct_assets.lake.examples import (
     partition_of,
 )
 from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.releases import Releases
 from ct_assets.lib.partitions import day_before, end_of
 
 CORRECTIONS = "corrections"
@@ -248,3 +249,14 @@ QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1 
 """
     moments = {"start": start} | ({"end": end} if end is not None else {})
     return lake.query(sql, {name: window}, as_of, moments).to_pandas()
+
+
+def recent_outcomes(lake: Lake, lines: Sequence[Releases], spec: ModelSpec, as_of: pd.Timestamp) -> pd.DataFrame | None:
+    """The outcomes that a day's figures are made of: of the events of the longest window, and of immature ones.
+
+    None while none of the lines has a champion to measure.
+    """
+    if not any(each.champion_at(as_of - INSTANT) for each in lines):
+        return None
+    days = max(spec.policy.performance_window_days, spec.drift_window_days)
+    return read_outcomes(lake, spec, as_of, as_of - days * DAY)

@@ -13,7 +13,7 @@ from ct_assets.lake.examples import DAY, INSTANT, maturity
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.label_counts import labels_of_lines, unlabelled
-from ct_assets.lib.outcomes import read_outcomes
+from ct_assets.lib.outcomes import recent_outcomes
 from ct_assets.lib.partitions import end_of
 
 
@@ -26,25 +26,38 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
     Raises:
         ValueError: A label is none that the task knows.
     """
-    labels = labels_of_lines(lake, spec, end_of(partition))
-    return performance_reports(lake, [releases], spec, partition, labels)[releases.line]
+    as_of = end_of(partition)
+    labels, outcomes = labels_of_lines(lake, spec, as_of), recent_outcomes(lake, [releases], spec, as_of)
+    return performance_reports(lake, [releases], spec, partition, labels, outcomes)[releases.line]
 
 
 def performance_reports(
-    lake: Lake, lines: Sequence[Releases], spec: ModelSpec, partition: str, labels: Mapping[Line, int]
+    lake: Lake,
+    lines: Sequence[Releases],
+    spec: ModelSpec,
+    partition: str,
+    labels: Mapping[Line, int],
+    outcomes: pd.DataFrame | None,
 ) -> dict[Line, dict[str, Any]]:
-    """The same for some of a model's lines, whose outcomes are read once; `labels` as of `labels_of_lines`."""
+    """The same for some of a model's lines.
+
+    Args:
+        lake: Where the scored events are.
+        lines: Those to report about.
+        spec: The model.
+        partition: The day.
+        labels: Of `labels_of_lines`.
+        outcomes: Of `recent_outcomes`.
+    """
     as_of = end_of(partition)
-    start = as_of - spec.policy.performance_window_days * DAY
-    champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
-    outcomes: tuple[pd.DataFrame, pd.DataFrame] | None = None
-    if any(champions.values()):
-        known_outcomes = read_outcomes(lake, spec, as_of, start)
-        mature = maturity(spec, known_outcomes) < as_of
-        outcomes = known_outcomes[mature], known_outcomes[~mature]
+    parts: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    if outcomes is not None:
+        moments = maturity(spec, outcomes)
+        recent = moments >= as_of - spec.policy.performance_window_days * DAY
+        parts = outcomes[recent & (moments < as_of)], outcomes[recent & (moments >= as_of)]
     reports = {}
     for each in lines:
-        champion = champions[each.line]
+        champion = each.champion_at(as_of - INSTANT)
         report: dict[str, Any] = {
             "labels_known": labels.get(each.line, 0),
             "now": None,
@@ -52,8 +65,8 @@ def performance_reports(
             "rows": 0,
             "label_rate": None,
         }
-        if champion is not None and outcomes is not None:
-            report |= _of_champion(lake, each, champion, spec, as_of, outcomes)
+        if champion is not None and parts is not None:
+            report |= _of_champion(lake, each, champion, spec, as_of, parts)
         reports[each.line] = report
     return reports
 
