@@ -22,7 +22,7 @@ from ct_assets.core.verdict import CHECK_NAMES, CHECKS, Verdict
 from ct_assets.lake.examples import INSTANT, partition_of
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, load_artifact
-from ct_assets.lake.training_set import load_training_set, read_examples
+from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
 from ct_assets.lib.lineage import lineage_of
 from ct_assets.lib.model_assets import common, line_of, model_key, of_lines, releases_of
@@ -125,13 +125,20 @@ def judge(
         champion=predict(spec, reigning.model, holdout) if reigning else None,
         importance=permutation_importance(spec, model.model, holdout, holdout["label"], spec.gate.metric),
         drift=_drift_then(lake, spec, line, as_of),
-        facts={k: str(v) for k, v in asdict(snapshot).items() if v is not None} | {"code_version": code_version()},
+        facts=_facts(snapshot),
         triggers=_triggers(lake, line, challenger.version, as_of),
     )
     images = plots(data)
     name = f"{line.folder}/{challenger.version}.html"
     write_atomically(lake.path / "reports" / name, render(data, images).encode())
     return verdict, images, f"{lake.report_url}/reports/{quote(name)}"
+
+
+def _facts(snapshot: TrainingSet) -> dict[str, str]:
+    """What the report says of the training; the features' versions are among what the verdict binds to."""
+    told = {name: str(value) for name, value in asdict(snapshot).items() if value is not None}
+    del told["feature_versions"]
+    return told | {"code_version": code_version()}
 
 
 def _named(line: Line, champion: Release) -> str:

@@ -156,7 +156,7 @@ def _performance(
 ) -> dg.MaterializeResult:
     save_report(lake.lake(), spec, "performance", partition, _by_partition(spec, reports))
     own = reports[Line(spec.name)]
-    figures = {name: value for name, value in own.items() if value is not None and name != "provisional"}
+    figures = {k: value for k, value in own.items() if value is not None and k not in ("provisional", "served")}
     fallen = [line.name for line, report in reports.items() if _has_fallen(spec, report)]
     told = {"fallen": ", ".join(fallen)} if spec.segment_by and fallen else {}
     return dg.MaterializeResult(
@@ -165,6 +165,7 @@ def _performance(
             "dagster/row_count": outcomes.first.num_rows,
             "corrections": outcomes.corrections.num_rows,
             "provisional (decides nothing)": own.get("provisional"),
+            "served by any version (decides nothing)": own.get("served"),
             **figures,
             **_segments_table(reports, {"now": "now", "reference": "at its evaluation", "rows": "rows"}),
         },

@@ -21,7 +21,8 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
     """The champion's metric over the newest matured cohorts, next to what its verdict promised.
 
     Only events old enough to have their label count: fast labels alone would paint a rosy picture. What they say so far
-    is `provisional`: it is shown, and nothing is decided by it.
+    is `provisional`. What all champions of the window achieved together is `served`, which is all there is to see of a
+    model that is retrained before its labels come. Both are shown, and nothing is decided by them.
 
     Raises:
         ValueError: A label is none that the task knows.
@@ -81,13 +82,15 @@ def _of_champion(
 ) -> dict[str, Any]:
     line, policy = releases.line, spec.policy
     matured, young = (_of_segment(spec, line, each) for each in outcomes)
-    mine, young = (each[_scored_by(spec, line, champion, each)] for each in (matured, young))
+    served, young = (each[_served_by(spec, line, each)] for each in (matured, young))
+    mine, young = (each[each["model_version"] == champion.version] for each in (served, young))
     reference = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
     report = {
         **_figures(spec, mine),
         "reference": reference,
         "champion": champion.version,
         "corrected": int((matured["versions"] > 1).sum()),
+        "served": _figures(spec, served),
         "provisional": _figures(spec, young),
     }
     if line.segment is None:
@@ -100,10 +103,9 @@ def _of_segment(spec: ModelSpec, line: Line, rows: pd.DataFrame) -> pd.DataFrame
     return rows if line.segment is None else rows[rows[spec.segment_by] == line.segment]
 
 
-def _scored_by(spec: ModelSpec, line: Line, champion: Release, rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Versions are numbered by line."""
-    same = rows["model_version"] == champion.version
-    return same if spec.segment_by is None else same & (rows[SERVED_BY] == line.partition)
+def _served_by(spec: ModelSpec, line: Line, rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows a line scored, by whichever of its versions."""
+    return rows["model_version"].notna() if spec.segment_by is None else rows[SERVED_BY] == line.partition
 
 
 def _figures(spec: ModelSpec, rows: pd.DataFrame) -> dict[str, Any]:

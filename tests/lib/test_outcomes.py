@@ -320,6 +320,24 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
     assert "performance" not in decide(spec.policy, evidence["with"]).triggers
 
 
+def test_what_another_champion_served_is_told_and_is_not_the_new_one_s(tmp_path: Path) -> None:
+    loans = [(f"l{i}", 1 + i, 0) for i in range(5)]
+    made = world(tmp_path, model("delay"), loans, [(f"l{i}", int(i in (1, 4)), 20 + i) for i in range(5)])
+    made.arrive(5)
+    ledger = Ledger(tmp_path / "decisions.jsonl")
+    releases = champion(tmp_path, ledger)
+    for number in range(5):
+        save_outcomes(made.lake, made.spec, day(number))
+    first = performance_report(made.lake, releases, made.spec, day(4))
+    # All loans were scored by version 1; of the six pairs of a bad and a good one, four are in order.
+    assert first["served"] == {"now": pytest.approx(4 / 6), "rows": 5, "label_rate": 0.4}
+    assert {name: first[name] for name in first["served"]} == first["served"]
+    releases.save(Release("m", "2", "", "b", "m_v1", {}, "t", releases.get("1").verdict, (START + DAY).isoformat()))
+    ledger.append(PROMOTION, "m", START + DAY, {"version": "2"})
+    second = performance_report(made.lake, releases, made.spec, day(4))
+    assert (second["champion"], second["rows"], second["now"], second["served"]) == ("2", 0, None, first["served"])
+
+
 @pytest.mark.parametrize("first", [1, 60], ids=["one immature loan", "no loan"])
 def test_before_anything_matures_there_is_nothing_to_tell_and_nothing_breaks(tmp_path: Path, first: int) -> None:
     inputs = pd.DataFrame({"x": range(20), "prediction": 0.5, "label": [0.0, 1.0] * 10})
