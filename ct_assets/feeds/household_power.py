@@ -22,7 +22,6 @@ that clocks change on:
 import io
 import lzma
 import re
-from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -121,6 +120,36 @@ def meter_readings(recorded: pa.Table) -> pa.Table:
     return pa.table(columns).filter(known_at.is_valid())
 
 
+def _in_watts(payload: bytes) -> bytes:
+    readings = pd.read_csv(io.BytesIO(payload), sep=";")
+    readings["active_power"] *= 1000
+    return readings.to_csv(index=False, sep=";").encode()
+
+
+def _without_zone(payload: bytes) -> bytes:
+    return re.sub(rb"(T\d\d:\d\d:\d\d)[+-]\d\d:\d\d", rb"\1", payload)
+
+
+FAULTS = (
+    PlantedFault(
+        kind="watts",
+        source="meter",
+        day=date(2007, 2, 4),
+        resent="meter-resent.csv",
+        expected="quarantined: active_power is out of range (watts); the resent file is accepted",
+        damage=_in_watts,
+    ),
+    PlantedFault(
+        kind="no_zone",
+        source="meter",
+        day=date(2007, 3, 25),
+        resent="meter-resent.csv",
+        expected="quarantined: moments without a time zone, on the day that clocks change; the resent file is accepted",
+        damage=_without_zone,
+    ),
+)
+
+
 def deliveries(feed: HouseholdPower, day: date, faults: bool = True) -> list[list[Delivery]]:
     """Return what arrives on one UTC day, as waves: a wave is sent once the platform has dealt with the one before.
 
@@ -134,35 +163,4 @@ def deliveries(feed: HouseholdPower, day: date, faults: bool = True) -> list[lis
     ------
     ValueError : `day` is outside `feed.first_day` .. `feed.last_day`
     """
-    return in_waves(feed.day(day), [fault for fault in FAULTS if fault.day == day and faults], _DAMAGE)
-
-
-FAULTS = (
-    PlantedFault(
-        kind="watts",
-        source="meter",
-        day=date(2007, 2, 4),
-        resent="meter-resent.csv",
-        expected="quarantined: active_power is out of range (watts); the resent file is accepted",
-    ),
-    PlantedFault(
-        kind="no_zone",
-        source="meter",
-        day=date(2007, 3, 25),
-        resent="meter-resent.csv",
-        expected="quarantined: moments without a time zone, on the day that clocks change; the resent file is accepted",
-    ),
-)
-
-
-def _in_watts(payload: bytes) -> bytes:
-    readings = pd.read_csv(io.BytesIO(payload), sep=";")
-    readings["active_power"] *= 1000
-    return readings.to_csv(index=False, sep=";").encode()
-
-
-def _without_zone(payload: bytes) -> bytes:
-    return re.sub(rb"(T\d\d:\d\d:\d\d)[+-]\d\d:\d\d", rb"\1", payload)
-
-
-_DAMAGE: dict[str, Callable[[bytes], bytes]] = {"watts": _in_watts, "no_zone": _without_zone}
+    return in_waves(feed.day(day), day, FAULTS if faults else ())

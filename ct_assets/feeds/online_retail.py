@@ -14,7 +14,6 @@ The table joins two yearly exports which both hold the first nine days of Decemb
 
 import io
 import lzma
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -153,6 +152,37 @@ def _without_overlap(recorded: pa.Table) -> pa.Table:
     return pa.concat_tables([first, second.filter(pc.invert(repeated))])
 
 
+def _in_pence(payload: bytes) -> bytes:
+    orders = pq.read_table(io.BytesIO(payload))
+    column = orders.schema.get_field_index("price")
+    return parquet_bytes(orders.set_column(column, orders.field(column), pc.multiply(orders["price"], 100)))
+
+
+def _with_a_page_twice(payload: bytes) -> bytes:
+    orders = pq.read_table(io.BytesIO(payload))
+    return parquet_bytes(pa.concat_tables([orders, orders.slice(0, 100)]))
+
+
+FAULTS = (
+    PlantedFault(
+        kind="pence",
+        source="orders",
+        day=date(2010, 1, 25),
+        resent="orders-resent.parquet",
+        expected="quarantined: half of the prices are above 20 pounds (pence); the resent file is accepted",
+        damage=_in_pence,
+    ),
+    PlantedFault(
+        kind="page_twice",
+        source="orders",
+        day=date(2010, 2, 8),
+        resent="orders-resent.parquet",
+        expected="quarantined: 100 lines repeat their line_id; the resent file is accepted",
+        damage=_with_a_page_twice,
+    ),
+)
+
+
 def deliveries(feed: OnlineRetail, day: date, faults: bool = True) -> list[list[Delivery]]:
     """Return what arrives on one UTC day, as waves: a wave is sent once the platform has dealt with the one before.
 
@@ -166,36 +196,4 @@ def deliveries(feed: OnlineRetail, day: date, faults: bool = True) -> list[list[
     ------
     ValueError : `day` is outside `feed.first_day` .. `feed.last_day`
     """
-    return in_waves(feed.day(day), [fault for fault in FAULTS if fault.day == day and faults], _DAMAGE)
-
-
-FAULTS = (
-    PlantedFault(
-        kind="pence",
-        source="orders",
-        day=date(2010, 1, 25),
-        resent="orders-resent.parquet",
-        expected="quarantined: half of the prices are above 20 pounds (pence); the resent file is accepted",
-    ),
-    PlantedFault(
-        kind="page_twice",
-        source="orders",
-        day=date(2010, 2, 8),
-        resent="orders-resent.parquet",
-        expected="quarantined: 100 lines repeat their line_id; the resent file is accepted",
-    ),
-)
-
-
-def _in_pence(payload: bytes) -> bytes:
-    orders = pq.read_table(io.BytesIO(payload))
-    column = orders.schema.get_field_index("price")
-    return parquet_bytes(orders.set_column(column, orders.field(column), pc.multiply(orders["price"], 100)))
-
-
-def _with_a_page_twice(payload: bytes) -> bytes:
-    orders = pq.read_table(io.BytesIO(payload))
-    return parquet_bytes(pa.concat_tables([orders, orders.slice(0, 100)]))
-
-
-_DAMAGE: dict[str, Callable[[bytes], bytes]] = {"pence": _in_pence, "page_twice": _with_a_page_twice}
+    return in_waves(feed.day(day), day, FAULTS if faults else ())

@@ -30,8 +30,8 @@ class Recording:
 
 
 def _flights() -> Recording:
-    from ct_assets.feeds.faults import deliveries
     from ct_assets.feeds.nycflights import NycFlights
+    from ct_assets.feeds.nycflights_faults import deliveries
 
     feed = NycFlights()
     return Recording(feed.first_day, feed.last_day, "flights", partial(deliveries, feed))
