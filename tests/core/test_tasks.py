@@ -12,7 +12,7 @@ from ct_assets.core.gate import GatePolicy
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.profile import NumericColumn, profile
-from ct_assets.core.replay import monthly_metrics, replay_schedule
+from ct_assets.core.replay import fit_before, monthly_metrics
 from ct_assets.core.spec import EstimatorSpec
 from ct_assets.core.tasks import LABEL, PredictionError, task_of
 from ct_assets.core.training import predict, train
@@ -245,18 +245,10 @@ def test_a_replay_measures_what_the_task_measures(name):
     def fit(features, labels):
         return task.prepare(spec.estimator.build()).fit(model_inputs(spec, features), task.targets(labels))
 
-    found = replay_schedule(
-        rows,
-        time_column="at",
-        known_column="known",
-        label_column="label",
-        feature_columns=spec.columns,
-        fit=fit,
-        train_at=[pd.Timestamp("2013-01-15", tz="UTC")],
-        until=pd.Timestamp("2013-03-01", tz="UTC"),
-        task=task,
-    )
-    assert set(task.columns) <= set(found)
+    moment, columns = pd.Timestamp("2013-01-15", tz="UTC"), {"known_column": "known", "label_column": "label"}
+    model = fit_before(rows, moment, **columns, feature_columns=spec.columns, fit=fit)
+    found = rows[rows["at"] >= moment].reset_index(drop=True)
+    found = found[["at", "label"]].join(task.frame(task.predict(model, model_inputs(spec, found))))
     months = monthly_metrics(found, time_column="at", label_column="label", task=task)
     assert list(months.index) == ["2013-01", "2013-02"]
     february = found[found["at"] >= pd.Timestamp("2013-02-01", tz="UTC")]

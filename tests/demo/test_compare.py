@@ -13,7 +13,6 @@ from worlds_of_core import logistic, spec_with
 from ct_assets.core.artifact import load_model
 from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.replay import replay_schedule
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict, train
@@ -70,19 +69,13 @@ def replayed(moments: list[pd.Timestamp]) -> pd.DataFrame:
     # A label that comes early is learned from when its event is mature, a day after it.
     events["known_at"] = events["known_at"].clip(lower=events["event_timestamp"] + pd.Timedelta(days=1))
 
-    def fit(features: pd.DataFrame, labels: pd.Series) -> object:
-        return SPEC.estimator.build().fit(model_inputs(SPEC, features), labels.to_numpy())
-
-    return replay_schedule(
-        events,
-        time_column="event_timestamp",
-        known_column="known_at",
-        label_column="label",
-        feature_columns=SPEC.columns,
-        fit=fit,
-        train_at=moments,
-        until=END,
-    )
+    parts = []
+    for moment, end in zip(moments, [*moments[1:], END], strict=True):
+        known = events[events["known_at"] < moment]
+        model = SPEC.estimator.build().fit(model_inputs(SPEC, known), known["label"].to_numpy())
+        part = events[(events["event_timestamp"] >= moment) & (events["event_timestamp"] < end)]
+        parts.append(part.assign(prediction=model.predict_proba(model_inputs(SPEC, part))[:, 1]))
+    return pd.concat(parts)
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["at the end", "while the loop runs"])
