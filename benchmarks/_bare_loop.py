@@ -25,20 +25,22 @@ from ct_assets.defs.features.flights import FEATURE_SETS
 from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.defs.sources.contracts import DOMAIN, SOURCES
 from ct_assets.feeds import feed_wave
-from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.feeds.nycflights_faults import deliveries
 from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.examples import scored_name
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, Releases, load_artifact
 from ct_assets.lake.training_set import FeatureVersions, TrainingSet, build_training_set, read_examples
-from ct_assets.lib.drifting import drift_of_day
+from ct_assets.lib.drifting import drift_of_lines
 from ct_assets.lib.features import compute, publish
+from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.monitoring_reports import save_report
-from ct_assets.lib.outcomes import save_outcomes
+from ct_assets.lib.outcomes import recent_outcomes, save_outcomes
 from ct_assets.lib.partitions import end_of
-from ct_assets.lib.performance import performance_report
+from ct_assets.lib.performance import performance_reports
 from ct_assets.lib.scoring import score_day
 from ct_assets.resources.feast import feature_store, service_versions, versions_digest
 
@@ -107,11 +109,13 @@ class BareLoop:
 
     def _score_and_watch(self, partition: str) -> None:
         table, _ = score_day(self.lake, self.store, self.releases, SPEC, partition)
-        self.lake.dataset(f"{SPEC.name}/scored", "event_timestamp").write(partition, table)
+        self.lake.dataset(scored_name(SPEC), "event_timestamp").write(partition, table)
         save_outcomes(self.lake, SPEC, partition)
-        performance = performance_report(self.lake, self.releases, SPEC, partition)
+        as_of, lines, line = end_of(partition), [self.releases], self.releases.line
+        labels, outcomes = labels_of_lines(self.lake, SPEC, as_of), recent_outcomes(self.lake, lines, SPEC, as_of)
+        performance = performance_reports(self.lake, lines, SPEC, partition, labels, outcomes)[line]
         save_report(self.lake, SPEC, "performance", partition, performance)
-        drift = drift_of_day(self.lake, self.releases, SPEC, partition)
+        drift = drift_of_lines(self.lake, lines, SPEC, partition, outcomes)[line]
         save_report(self.lake, SPEC, "drift", partition, drift.model_dump(mode="json") if drift else {})
 
     def _train(self, training: Training) -> None:

@@ -120,12 +120,14 @@ def outcome(home: Path) -> dict[str, list[str]]:
     from ct_assets.core.ledger import Ledger
     from ct_assets.defs.models.flight_delay.spec import SPEC
     from ct_assets.lake.dataset import to_parquet
+    from ct_assets.lake.engine import quoted
+    from ct_assets.lake.examples import scored_name
     from ct_assets.lake.lake import Lake, Window
 
     ledger = Ledger(home / "ledger" / "decisions.jsonl")
-    name, id_column = f"{SPEC.name}/scored", SPEC.events.id_column
+    name, key = scored_name(SPEC), quoted(SPEC.events.id_column)
     scored = Lake(home).query(
-        f'SELECT * FROM "{name}" ORDER BY event_timestamp, {id_column}',
+        f'SELECT * FROM "{name}" ORDER BY event_timestamp, {key}',
         {name: Window()},
         pd.Timestamp("2200-01-01", tz="UTC"),
     )

@@ -107,7 +107,10 @@ def status(
     for summary in summaries:
         for part in status_tables(summary):
             console.print(part)
-    console.print(f"ledger: {open_ledger(home).verify():,} records; every one follows from the one before it")
+    ledger = open_ledger(home)
+    console.print(
+        f"ledger: {ledger.verify():,} records, each following from the one before it; head {ledger.head()[:16]}"
+    )
 
 
 @app.command()
@@ -163,12 +166,11 @@ def retrain(
     """Ask for a retrain; the next decision answers."""
     from ct_assets.core.ledger import REQUEST
     from ct_assets.resources.lake import open_ledger
-    from ct_assets.words import newest_moment
 
     ledger, line = open_ledger(_home()), _line(model, segment).name
     if segment and line not in ledger.models():
         _fail(LookupError(f"nothing was decided about segment {segment!r} of {model}; the pooled model serves it"))
-    record = ledger.append(REQUEST, line, newest_moment(ledger, line), {"reason": _told(reason)})
+    record = ledger.append(REQUEST, line, ledger.newest_moment(line), {"reason": _told(reason)})
     console.print(f"Recorded as number {record.seq}. The next retrain decision of {line} will take it up.")
 
 

@@ -3,19 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from ct_assets.core.ledger import DECISIONS, POINTER_MOVES, RETRAIN, ROLLBACK, TRAINING, VERDICT, Ledger, Record
 from ct_assets.core.metrics import HIGHER_IS_BETTER
-
-
-def newest_moment(ledger: Ledger, model: str) -> pd.Timestamp:
-    """The newest moment of event time that anything was decided for."""
-    record = ledger.newest(None, model)
-    return pd.Timestamp(record.as_of) if record else pd.Timestamp(0, tz="UTC")
 
 
 def explain(ledger: Ledger, model: str, version: str = "") -> str:

@@ -117,10 +117,6 @@ class Ledger:
             self._catch_up(file)
             return list(self._by_model)
 
-    def latest(self, kind: str | None = None, model: str | None = None) -> Record | None:
-        """The newest record of a kind and model (None: any), or None."""
-        return next(self._select(kind, model, newest_first=True), None)
-
     def newest(self, kinds: Collection[str] | None, model: str, before: datetime | None = None) -> Record | None:
         """The record about the latest moment of event time, of several the one written last.
 
@@ -137,6 +133,11 @@ class Ledger:
             # They lie in the order of their writing, so of equal moments the last one wins.
             found = max(reversed(entries), key=lambda entry: entry.as_of, default=None)
             return None if found is None else self._read(file, found)
+
+    def newest_moment(self, model: str) -> datetime:
+        """The latest moment of event time that there is a record about; the beginning of 1970 before the first."""
+        record = self.newest(None, model)
+        return datetime.fromtimestamp(0, UTC) if record is None else datetime.fromisoformat(record.as_of)
 
     def find(self, key: str) -> Record | None:
         """The record with this idempotency key, or None."""

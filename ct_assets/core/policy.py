@@ -26,7 +26,9 @@ class RetrainPolicy(Strict):
     performance_drop: float | None = Field(
         default=None, gt=0, description="absolute, against the champion's evaluation"
     )
-    performance_window_days: float = Field(default=14.0, gt=0, description="what the caller measures performance over")
+    performance_window_days: float = Field(
+        default=14.0, gt=0, description="newest matured days that performance is measured over"
+    )
     performance_min_rows: int = Field(default=500, ge=1, description="fewer labelled rows do not show a drop")
     cooldown_days: float = Field(default=1.0, ge=0, description="rest after a training, whatever its outcome")
 

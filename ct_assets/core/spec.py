@@ -298,7 +298,13 @@ class ModelSpec(Strict):
             raise ValueError(f"request: {both[0]!r} is an entity already; a caller sends it once")
         if self.segment_by is None and self.segments != SegmentRules():
             raise ValueError("segments: there are none without `segment_by`; name an input there, or leave them out")
-        taken = {name.casefold() for name in (*task_of(self).columns, self.events.id_column, *_TAKEN)}
+        stored = {name.casefold() for name in (*task_of(self).columns, *_TAKEN)}
+        if self.events.id_column.casefold() in stored:
+            raise ValueError(
+                f"events.id_column: {self.events.id_column!r} is a column that is stored beside the id; give the id "
+                "another name in `events.sql`"
+            )
+        taken = {*stored, self.events.id_column.casefold()}
         if both := sorted(name for name in self.inputs if name.casefold() in taken):
             raise ValueError(
                 f"inputs: {both[0]!r} is a column that is stored beside the inputs; give the input another name"

@@ -15,7 +15,7 @@ from ct_assets.core.tasks import task_of
 from ct_assets.core.training import limited
 from ct_assets.demo.driving import be_a_child
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import INSTANT, MATURES, maturity, partition_of
+from ct_assets.lake.examples import INSTANT, MATURES, maturity, partition_of, scored_name
 from ct_assets.lake.lake import Lake, Window
 
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -171,11 +171,11 @@ def _labelled_events(home: Path, spec: ModelSpec, moment: pd.Timestamp) -> pd.Da
 def _scored_events(
     home: Path, spec: ModelSpec, columns: Collection[str], start: pd.Timestamp, end: pd.Timestamp
 ) -> pd.DataFrame:
-    name, id_column = f"{spec.name}/scored", spec.events.id_column
-    wanted = ", ".join([id_column, "event_timestamp", *map(quoted, columns)])
+    name, id_column = scored_name(spec), spec.events.id_column
+    wanted = ", ".join(map(quoted, [id_column, "event_timestamp", *columns]))
     sql = f"""
 SELECT {wanted} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end
-ORDER BY event_timestamp, {id_column}
+ORDER BY event_timestamp, {quoted(id_column)}
 """
     window = Window(partition_of(start), partition_of(end - INSTANT))
     return Lake(home).query(sql, {name: window}, end, {"start": start, "end": end}).to_pandas().set_index(id_column)
@@ -183,11 +183,12 @@ ORDER BY event_timestamp, {id_column}
 
 def _newest_labels(home: Path, spec: ModelSpec, known_by: pd.Timestamp) -> pd.DataFrame:
     name, id_column = f"{spec.name}/performance", spec.events.id_column
+    key = quoted(id_column)
     sql = f"""
-SELECT {id_column}, label, known_at FROM "{name}" WHERE known_at <= $known_by
-QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1
+SELECT {key}, label, known_at FROM "{name}"
+QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1
 """
-    found = Lake(home).query(sql, {name: Window()}, known_by, {"known_by": known_by})
+    found = Lake(home).query(sql, {name: Window()}, known_by)
     return found.to_pandas().set_index(id_column)
 
 

@@ -204,7 +204,7 @@ class Loop:
     def _tell(self, line: Line) -> None:
         from ct_assets.resources.lake import open_ledger
 
-        retrain, verdict = (open_ledger(self.home).latest(kind, line.name) for kind in (RETRAIN, VERDICT))
+        retrain, verdict = (open_ledger(self.home).newest([kind], line.name) for kind in (RETRAIN, VERDICT))
         if retrain and verdict:
             outcome = "[green]passed[/]" if verdict.evidence["passed"] else "[red]rejected[/]"
             triggers = ", ".join(retrain.evidence["decision"]["triggers"])

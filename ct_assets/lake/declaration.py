@@ -116,6 +116,9 @@ def _key(source: "Source") -> Iterable[str]:
 
 
 def _stable(source: "Source") -> Iterable[str]:
+    if isinstance(source.stable, str):
+        yield f"field stable: found the text {source.stable!r}; expected a tuple, such as ({source.stable!r},)"
+        return
     for name in source.stable:
         if name not in source.schema.columns:
             yield f"field stable: {unknown('column', name, source.schema.columns)}"
@@ -140,6 +143,8 @@ def _text(source: "Source") -> Iterable[str]:
         yield f"field format: {unknown('format', source.format, FORMATS)}"
     if source.delimiter != "," and source.format != "csv":
         yield f"field delimiter: a file of {source.format} has none; leave it out, or say format='csv'"
+    if isinstance(source.missing, str):
+        yield f"field missing: found the text {source.missing!r}; expected a tuple, such as ({source.missing!r},)"
     if source.missing != ("",) and source.format != "csv":
         yield f"field missing: a file of {source.format} says itself what is missing; leave it out, or say format='csv'"
     if len(source.delimiter) != 1:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.engine import quoted
 from ct_assets.lake.lake import Lake, Window
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ INSTANT = pd.Timedelta(1, "us")
 
 MATURES = "matures_at"
 """Column of scored events and of snapshots with the moment of maturity, where each event has its own."""
+
+
+def scored_name(spec: ModelSpec) -> str:
+    """The dataset of a model's scored events."""
+    return f"{spec.name}/scored"
 
 
 def partition_of(moment: pd.Timestamp) -> str:
@@ -49,7 +55,7 @@ def read_events(
     end: pd.Timestamp,
     besides: pd.Series | None = None,
     matured_by: pd.Timestamp | None = None,
-) -> pd.DataFrame:
+) -> pa.Table:
     """Events whose prediction is due from `start` (included) to `end` (excluded), as known at `end`.
 
     Args:
@@ -67,26 +73,17 @@ def read_events(
     Raises:
         ValueError: The SQL yields an event twice, or one without an id.
     """
-    return _events(lake, spec, start, end, besides, matured_by).to_pandas()
-
-
-def _events(
-    lake: Lake,
-    spec: ModelSpec,
-    start: pd.Timestamp,
-    end: pd.Timestamp,
-    besides: pd.Series | None = None,
-    matured_by: pd.Timestamp | None = None,
-) -> pa.Table:
     id_column, own = spec.events.id_column, spec.label.matures_at
-    unwanted = {} if besides is None or besides.empty else {"unwanted": besides.to_frame(id_column)}
-    moment = f'CAST("{own}" AS TIMESTAMPTZ) AS {MATURES}'
+    key, unwanted = quoted(id_column), {}
+    if besides is not None and not besides.empty:
+        unwanted = {"unwanted": besides.to_frame(id_column)}
+    moment = "" if own is None else f"CAST({quoted(own)} AS TIMESTAMPTZ) AS {MATURES}"
     added = "" if own is None else f" REPLACE ({moment})" if own == MATURES else f", {moment}"
     matured = "" if own is None or matured_by is None else f"AND {MATURES} < $matured_by "
     sql = f"""
 SELECT * FROM (SELECT *{added} FROM ({spec.events.sql}))
-{f"ANTI JOIN unwanted USING ({id_column})" if unwanted else ""}
-WHERE event_timestamp >= $start AND event_timestamp < $end {matured}ORDER BY event_timestamp, {id_column}
+{f"ANTI JOIN unwanted USING ({key})" if unwanted else ""}
+WHERE event_timestamp >= $start AND event_timestamp < $end {matured}ORDER BY event_timestamp, {key}
 """
     moments = {"start": start, "end": end} | ({"matured_by": matured_by} if matured else {})
     events = lake.query(sql, {spec.events.source: _searched(lake, spec, start, end)}, end, moments, unwanted)
@@ -134,7 +131,7 @@ def kept_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timest
         digest = hashlib.sha256("\n".join([spec.events.sql, *paths]).encode()).hexdigest()
         kept = dataset.partition(partition)
         if [file.digest for file in kept] != [digest]:
-            kept = [dataset.write(partition, _events(lake, spec, day, day + DAY), digest)]
+            kept = [dataset.write(partition, read_events(lake, spec, day, day + DAY), digest)]
         parts += [pq.read_table(path) for path in dataset.paths(kept)]
     if not parts:
         return None
@@ -178,7 +175,7 @@ def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Time
     """
     if spec.label.horizon is not None:
         return horizon_labels(lake, spec, first, matured_before(spec, as_of), as_of)
-    newest = f"row_number() OVER (PARTITION BY {spec.events.id_column} ORDER BY known_at DESC, label DESC) = 1"
+    newest = f"row_number() OVER (PARTITION BY {quoted(spec.events.id_column)} ORDER BY known_at DESC, label DESC) = 1"
     return _arrived(lake, spec, as_of, partition_of(first), newest)
 
 
@@ -190,15 +187,16 @@ def label_versions(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str)
     Returns:
         Columns: the id, `label`, `known_at`.
     """
-    changed = f"label IS DISTINCT FROM lag(label) OVER (PARTITION BY {spec.events.id_column} ORDER BY known_at, label)"
+    key = quoted(spec.events.id_column)
+    changed = f"label IS DISTINCT FROM lag(label) OVER (PARTITION BY {key} ORDER BY known_at, label)"
     return _arrived(lake, spec, as_of, first, changed)
 
 
 def _arrived(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str, which: str) -> pd.DataFrame:
-    id_column = spec.events.id_column
+    key = quoted(spec.events.id_column)
     sql = f"""
-SELECT {id_column}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL AND known_at <= $as_of
-QUALIFY {which} ORDER BY {id_column}, known_at, label DESC
+SELECT {key}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL AND known_at <= $as_of
+QUALIFY {which} ORDER BY {key}, known_at, label DESC
 """
     window = Window(first, partition_of(as_of - INSTANT))
     return lake.query(sql, {spec.label.source: window}, as_of, {"as_of": as_of}).to_pandas()
@@ -233,12 +231,13 @@ def horizon_labels(
     id_column = spec.events.id_column
     if not has_events(lake, spec, start, end):
         return pd.DataFrame({id_column: [], "label": [], "known_at": pd.Series(dtype="datetime64[us, UTC]")})
-    events = _events(lake, spec, start, end) if events is None else events
+    events = read_events(lake, spec, start, end) if events is None else events
     ends = pa.array(events["event_timestamp"].to_pandas() + spec.label.horizon)
     events = events.append_column("horizon_ends", ends.cast(events.schema.field("event_timestamp").type))
+    key = quoted(id_column)
     sql = f"""
-SELECT {id_column}, label, horizon_ends AS known_at FROM ({spec.label.sql}) JOIN events USING ({id_column})
-WHERE label IS NOT NULL ORDER BY {id_column}
+SELECT {key}, label, horizon_ends AS known_at FROM ({spec.label.sql}) JOIN events USING ({key})
+WHERE label IS NOT NULL ORDER BY {key}
 """
     window = Window(partition_of(start), partition_of(as_of - INSTANT))
     labels = lake.query(sql, {spec.label.source: window}, as_of, tables={"events": events}).to_pandas()
@@ -289,14 +288,8 @@ def maturity(spec: ModelSpec, events: pd.DataFrame) -> pd.Series:
     return events[MATURES] if spec.label.reach is None else events["event_timestamp"] + spec.label.reach
 
 
-def maturing(spec: ModelSpec, table: str = "") -> str:
-    """SQL of the same over scored events.
-
-    Args:
-        spec: The model.
-        table: Alias of the table.
-    """
-    column = f"{table}." if table else ""
+def maturing(spec: ModelSpec) -> str:
+    """SQL of the same over scored events."""
     if spec.label.reach is None:
-        return f"{column}{MATURES}"
-    return f"{column}event_timestamp + to_microseconds({spec.label.reach // timedelta(microseconds=1)})"
+        return MATURES
+    return f"event_timestamp + to_microseconds({spec.label.reach // timedelta(microseconds=1)})"

@@ -155,10 +155,6 @@ class Releases:
             champion = self.champion_at(as_of - INSTANT)
         return champion or (self.pooled.champion_at(as_of - INSTANT) if self.pooled else None)
 
-    def serving_at(self, as_of: pd.Timestamp) -> Release | None:
-        """The release that served at a moment of event time: the champion, or that of the pooled model."""
-        return self.champion_at(as_of) or (self.pooled.champion_at(as_of) if self.pooled else None)
-
     def present(self) -> Release | None:
         """The release that the newest move of the champion named."""
         moves = self.moves()

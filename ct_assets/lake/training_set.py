@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +30,7 @@ from ct_assets.lake.examples import (
     read_events,
     read_labels,
     refuse_repeated,
+    scored_name,
     with_features,
 )
 from ct_assets.lake.lake import Lake, Window
@@ -62,6 +63,8 @@ class FeatureVersions:
 @dataclass(frozen=True)
 class TrainingSet:
     """One snapshot: labelled examples, the newest of them kept for the gate.
+
+    All of it is in the digest: a further attribute gives stored snapshots other names, and they cannot be read then.
 
     Attributes:
         rows_digest: SHA-256 of the rows.
@@ -206,10 +209,11 @@ def _examples(
     scored are taken as they are; events that were never scored, or with other definitions, are joined anew.
     """
     end = matured_before(spec, as_of)
-    joined = _joined(lake, spec, first, as_of, digest, segment)
+    own = [MATURES] if spec.label.reach is None else []
+    joined = _joined(lake, spec, first, as_of, digest, segment, [*own, *spec.inputs])
     # To which segment an event belongs may be known only once it was joined, so those of all of them are known ones.
-    known = joined if segment is None else _joined(lake, spec, first, as_of, digest, None, ids_only=True)
-    events = read_events(lake, spec, first, end, besides=known[spec.events.id_column], matured_by=as_of)
+    known = joined if segment is None else _joined(lake, spec, first, as_of, digest, None, ())
+    events = read_events(lake, spec, first, end, known[spec.events.id_column], matured_by=as_of).to_pandas()
     if events.empty:
         return joined
     columns = list(joined.columns)
@@ -227,7 +231,7 @@ def _with_weights(
     lake: Lake, spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, examples: pd.DataFrame
 ) -> pd.DataFrame:
     """The examples with their weights, from the events: what was scored holds only what the model reads."""
-    events = read_events(lake, spec, first, as_of)
+    events = read_events(lake, spec, first, as_of).to_pandas()
     if spec.weight not in events:
         raise ValueError(f"weight: {unknown('column of the events or input', str(spec.weight), events.columns)}")
     return examples.merge(events[[spec.events.id_column, spec.weight]], on=spec.events.id_column, how="left")
@@ -240,20 +244,22 @@ def _joined(
     as_of: pd.Timestamp,
     digest: str,
     segment: str | None,
-    ids_only: bool = False,
+    further: Collection[str],
 ) -> pd.DataFrame:
-    """Mature events with the features that Feast gave when they were scored, as far as the definitions are today's."""
-    name, end = f"{spec.name}/scored", matured_before(spec, as_of)
+    """Mature events with what was noted when they were scored, as far as the definitions are today's.
+
+    `further` names the columns that are wanted beside id and time.
+    """
+    name, end = scored_name(spec), matured_before(spec, as_of)
     window = Window(partition_of(first), partition_of(end - INSTANT))
-    own = [MATURES] if spec.label.reach is None else []
-    columns = [spec.events.id_column, "event_timestamp", *([] if ids_only else [*own, *spec.inputs])]
+    columns = [spec.events.id_column, "event_timestamp", *further]
     if not lake.has_rows(name, window):
         return pd.DataFrame(columns=columns)
     of_segment = "" if segment is None else f"AND {quoted(str(spec.segment_by))} = $segment "
     sql = f"""
-SELECT {", ".join(f'"{c}"' for c in columns)} FROM "{name}"
+SELECT {", ".join(map(quoted, columns))} FROM "{name}"
 WHERE event_timestamp >= $start AND {maturing(spec)} < $as_of AND {FEATURES_DIGEST} = $digest {of_segment}
-ORDER BY event_timestamp, {spec.events.id_column}
+ORDER BY event_timestamp, {quoted(spec.events.id_column)}
 """
     asked = {"start": first, "as_of": as_of, "digest": digest} | ({} if segment is None else {"segment": segment})
     return lake.query(sql, {name: window}, end, asked).to_pandas()
@@ -279,11 +285,17 @@ def read_examples(
     """Rows of a snapshot, ordered by the moment of prediction; all columns unless some are named.
 
     The holdout is what has matured last.
+
+    Raises:
+        ValueError: The rows are not those that were judged.
     """
     split_at = pd.Timestamp(snapshot.split_at)
     bound = (snapshot.split_by, "<" if part == "train" else ">=", split_at)
     path = _folder(lake, snapshot.digest) / "data.parquet"
-    return pq.read_table(path, columns=columns and list(columns), filters=[bound]).to_pandas()
+    payload = path.read_bytes()
+    if hashlib.sha256(payload).hexdigest() != snapshot.rows_digest:
+        raise ValueError(f"{path} was changed: its rows are not those of training set {snapshot.digest}; train again")
+    return pq.read_table(pa.BufferReader(payload), columns=columns and list(columns), filters=[bound]).to_pandas()
 
 
 def _folder(lake: Lake, digest: str) -> Path:

@@ -10,23 +10,24 @@ from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import LABEL, task_of
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import DAY, INSTANT, maturity
+from ct_assets.lake.examples import DAY, INSTANT, maturity, scored_name
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
-from ct_assets.lib.outcomes import recent_outcomes
 from ct_assets.lib.partitions import day_before, end_of
-
-
-def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> DriftReport | None:
-    """Compare the newest window with the champion's reference; None while there is no champion."""
-    outcomes = recent_outcomes(lake, [releases], spec, end_of(partition))
-    return drift_of_lines(lake, [releases], spec, partition, outcomes)[releases.line]
 
 
 def drift_of_lines(
     lake: Lake, lines: Sequence[Releases], spec: ModelSpec, partition: str, outcomes: pd.DataFrame | None
 ) -> dict[Line, DriftReport | None]:
-    """The same for some of a model's lines, whose window is read once; `outcomes` of `recent_outcomes`."""
+    """Compare the newest window of some of a model's lines with their champions' references; None without champion.
+
+    Args:
+        lake: Where the scored events are.
+        lines: Those to compare.
+        spec: The model.
+        partition: The last day of the window.
+        outcomes: Of `recent_outcomes`.
+    """
     as_of = end_of(partition)
     champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
     if outcomes is None:
@@ -36,7 +37,7 @@ def drift_of_lines(
     window = Window(day_before(partition, spec.drift_window_days - 1), partition)
     further = [] if spec.segment_by is None else [SERVED_BY]
     columns = ", ".join(map(quoted, dict.fromkeys([*spec.inputs, *task_of(spec).watched, *further])))
-    name = f"{spec.name}/scored"
+    name = scored_name(spec)
     scored = lake.query(f'SELECT {columns} FROM "{name}"', {name: window}, as_of).to_pandas()
     return {
         each.line: _compared(spec, each, champion, scored, matured) if (champion := champions[each.line]) else None

@@ -8,14 +8,14 @@ from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import DAY, INSTANT, maturing, partition_of
+from ct_assets.lake.examples import DAY, INSTANT, maturing, partition_of, scored_name
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.outcomes import CORRECTIONS, days_of_maturity, outcomes_name, read_outcomes
 
 
 def unlabelled(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, labelled: int) -> int:
     """How many of the scored events that matured from `start` to `end` (excluded) are not among the `labelled` ones."""
-    name = f"{spec.name}/scored"
+    name = scored_name(spec)
     window = days_of_maturity(start, partition_of(end - INSTANT), spec.label.reach)
     if not lake.has_rows(name, window):
         return 0
@@ -58,7 +58,7 @@ def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[
     name, column = outcomes_name(spec), quoted(str(spec.segment_by))
     # By position, as a model may have columns of any name.
     sql = f"""
-SELECT {column} AS segment, count(DISTINCT {spec.events.id_column}) AS n FROM "{name}"
+SELECT {column} AS segment, count(DISTINCT {quoted(spec.events.id_column)}) AS n FROM "{name}"
 WHERE {maturing(spec)} < $as_of AND {column} NOT IN ('{MISSING_CATEGORY}', '') GROUP BY {column} ORDER BY 2 DESC, 1
 """
     window = Window(None, partition_of(as_of - INSTANT))
@@ -82,7 +82,7 @@ SELECT count(*) FILTER (moment < $split) AS to_learn, count(DISTINCT label) FILT
   count(*) FILTER (moment >= $split) AS to_judge
 FROM (
   SELECT label, {maturing(spec)} AS moment FROM "{name}" WHERE {maturing(spec)} < $as_of {of_segment}
-  QUALIFY row_number() OVER (PARTITION BY {spec.events.id_column} ORDER BY known_at DESC) = 1
+  QUALIFY row_number() OVER (PARTITION BY {quoted(spec.events.id_column)} ORDER BY known_at DESC) = 1
 )
 """
     window, split = Window(None, partition_of(as_of - INSTANT)), as_of - spec.evaluation_days * DAY

@@ -13,6 +13,7 @@ from ct_assets.core.ledger import TRAINING
 from ct_assets.core.lesson import Start
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
+from ct_assets.lake.examples import MATURES
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
@@ -73,7 +74,9 @@ class Lineage:
         if self.reference is None:
             return pd.Series(data=False, index=examples.index)
         first, end = map(pd.Timestamp, self.reference)
-        return (examples["event_timestamp"] >= first) & (examples["event_timestamp"] < end)
+        # By what divides a snapshot: where events mature by themselves, that is the moment at which they do.
+        moments = examples[MATURES if MATURES in examples else "event_timestamp"]
+        return (moments >= first) & (moments < end)
 
 
 def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec) -> Lineage:

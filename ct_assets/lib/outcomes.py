@@ -30,6 +30,7 @@ from ct_assets.lake.examples import (
     maturing,
     maturity,
     partition_of,
+    scored_name,
 )
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Releases
@@ -131,8 +132,8 @@ def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) ->
     own = [MATURES] if spec.label.reach is None else []
     segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
     further = dict.fromkeys([*task_of(spec).columns, "model_version", *spec.slices, *segment, *own])
-    columns = ", ".join([spec.events.id_column, "event_timestamp", *map(quoted, further)])
-    name, window = f"{spec.name}/scored", days_of_maturity(since, partition, spec.label.reach)
+    columns = ", ".join(map(quoted, [spec.events.id_column, "event_timestamp", *further]))
+    name, window = scored_name(spec), days_of_maturity(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
     return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()
 
@@ -222,33 +223,27 @@ def _table(spec: ModelSpec, frame: pd.DataFrame) -> pa.Table:
     return table
 
 
-def read_outcomes(
-    lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp | None = None
-) -> pd.DataFrame:
-    """Outcomes known at `as_of` of the events that mature from `start` to `end` (excluded).
+def read_outcomes(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, start: pd.Timestamp) -> pd.DataFrame:
+    """Outcomes known at `as_of` of the events that mature from `start` on, those that are not mature yet included.
 
     Args:
         lake: Where they are.
         spec: The model.
         as_of: Labels that became known later are not seen.
         start: First moment of maturity.
-        end: The moment after the last one; None for all that have a label already, mature or not.
 
     Returns:
         The newest row of each event, ordered by time and id, with `versions`, the number of labels it has had.
     """
-    name, id_column = outcomes_name(spec), spec.events.id_column
+    name, key = outcomes_name(spec), quoted(spec.events.id_column)
     # The labels of a horizon are written when it has passed, others as soon as they arrive.
     reach = timedelta(0) if spec.label.horizon is not None else spec.label.delay
     window = days_of_maturity(start, partition_of(as_of - INSTANT), reach)
-    bounded = f"AND {maturing(spec)} < $end" if end is not None else ""
     sql = f"""
-SELECT *, count(*) OVER (PARTITION BY {id_column}) AS versions FROM "{name}"
-WHERE {maturing(spec)} >= $start {bounded}
-QUALIFY row_number() OVER (PARTITION BY {id_column} ORDER BY known_at DESC) = 1 ORDER BY event_timestamp, {id_column}
+SELECT *, count(*) OVER (PARTITION BY {key}) AS versions FROM "{name}" WHERE {maturing(spec)} >= $start
+QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1 ORDER BY event_timestamp, {key}
 """
-    moments = {"start": start} | ({"end": end} if end is not None else {})
-    return lake.query(sql, {name: window}, as_of, moments).to_pandas()
+    return lake.query(sql, {name: window}, as_of, {"start": start}).to_pandas()
 
 
 def recent_outcomes(lake: Lake, lines: Sequence[Releases], spec: ModelSpec, as_of: pd.Timestamp) -> pd.DataFrame | None:

@@ -164,8 +164,8 @@ def rollback(
     if target is not None:
         _servable(releases, target)
     # A move in event time: it counts from the newest moment that anything was decided for.
-    as_of = max(pd.Timestamp(r.as_of) for r in lake.ledger().records(model=line.name))
-    lake.ledger().append(ROLLBACK, line.name, as_of, {"version": target, "previous": present, "reason": reason})
+    ledger, content = lake.ledger(), {"version": target, "previous": present, "reason": reason}
+    ledger.append(ROLLBACK, line.name, ledger.newest_moment(line.name), content)
     return _point(releases, registry, target)
 
 

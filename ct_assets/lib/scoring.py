@@ -15,7 +15,7 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.lake.contract import Domain
-from ct_assets.lake.examples import MATURES, read_events, with_features
+from ct_assets.lake.examples import MATURES, read_events, scored_name, with_features
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
@@ -45,7 +45,7 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
     def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
         releases = releases_of(lake, Line(spec.name))
         table, version = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
-        lake.lake().dataset(f"{spec.name}/scored", "event_timestamp").write(context.partition_key, table)
+        lake.lake().dataset(scored_name(spec), "event_timestamp").write(context.partition_key, table)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": table.num_rows,
@@ -73,7 +73,7 @@ def score_day(
         The rows, and the version of the model's own champion; without a champion the predictions are missing.
     """
     start, end = pd.Timestamp(partition, tz="UTC"), end_of(partition)
-    events = with_features(store, spec, read_events(lake, spec, start, end))
+    events = with_features(store, spec, read_events(lake, spec, start, end).to_pandas())
     keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
     if spec.label.reach is None:
         keys[MATURES] = events[MATURES]

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from worlds_of_core import spec_with
 
-from ct_assets.core.spec import LabelSpec
+from ct_assets.core.spec import EventSpec, LabelSpec
 
 LABEL = {"source": "orders", "sql": "SELECT 1"}
 
@@ -37,6 +37,13 @@ def test_nothing_happens_within_no_time() -> None:
 def test_an_input_cannot_have_the_name_of_a_column_that_is_stored_beside_it(name: str) -> None:
     with pytest.raises(ValidationError, match=f"inputs: '{name}' is a column that is stored beside the inputs"):
         spec_with({name: "numeric"})
+
+
+@pytest.mark.parametrize("name", ["label", "Event_Timestamp", "prediction"])
+def test_an_id_cannot_have_the_name_of_a_column_that_is_stored_beside_it(name: str) -> None:
+    events = EventSpec(source="flights", sql="SELECT 1", id_column=name)
+    with pytest.raises(ValidationError, match=f"events.id_column: '{name}' is a column that is stored beside the id"):
+        spec_with({"x": "numeric"}, events=events)
 
 
 def test_quantiles_that_would_be_stored_under_one_name_are_told() -> None:

@@ -9,8 +9,8 @@ import pytest
 from twelve_days import World
 
 from ct_assets.feeds import feed_wave
-from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.feeds.nycflights_faults import deliveries
 from ct_assets.lib.driver import Driver
 
 FIRST, DAYS = date(2013, 1, 1), 12

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ct_assets.feeds import Delivery, parquet_bytes
-from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.feeds.nycflights_faults import deliveries
 
 SHIFTED = {
     "temp": 100.0,

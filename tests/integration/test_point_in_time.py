@@ -202,7 +202,7 @@ def oracle(world: World) -> Oracle:
 @pytest.fixture(scope="session")
 def events(world: World) -> pd.DataFrame:
     """Every event of the twelve days."""
-    return read_events(world.lake, SPEC, START, world.end)
+    return read_events(world.lake, SPEC, START, world.end).to_pandas()
 
 
 def test_every_run_succeeded_and_every_day_was_judged(world: World) -> None:

@@ -115,7 +115,10 @@ def test_a_rejected_segment_stays_with_the_pooled_model(flown: Flown) -> None:
     assert verdicts
     assert not any(record.evidence["passed"] for record in verdicts)
     assert flown.releases(LGA).champion_at(end_of(LAST)) is None
-    assert flown.releases(LGA).serving_at(end_of(LAST)) == flown.releases(POOLED).get("1")
+    releases = flown.releases(LGA)
+    assert releases.champion_at(end_of(LAST)) is None
+    assert releases.pooled is not None
+    assert releases.pooled.champion_at(end_of(LAST)) == flown.releases(POOLED).get("1")
 
 
 def test_dagster_knows_a_partition_of_each_line_and_the_gate_of_each(flown: Flown) -> None:

@@ -60,6 +60,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "column price has to be at least 4 and at most 3",
     ),
     "a delimiter for Parquet": ({"delimiter": ";"}, "field delimiter: a file of parquet has none"),
+    "a text for missing texts": (
+        {"format": "csv", "missing": "NA"},
+        "field missing: found the text 'NA'; expected a tuple",
+    ),
+    "a text for stable columns": ({"stable": "price"}, "field stable: found the text 'price'; expected a tuple"),
     "a missing text for JSON": ({"format": "json", "missing": ("NA",)}, "field missing: a file of json says itself"),
     "a delimiter of two": ({"format": "csv", "delimiter": "||"}, "field delimiter: found '||'; expected one character"),
     "an unknown format": ({"format": "parket"}, "unknown format 'parket', did you mean 'parquet'"),

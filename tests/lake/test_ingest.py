@@ -14,8 +14,8 @@ import pytest
 
 from ct_assets.defs.sources.contracts import FLIGHT_OUTCOMES, FLIGHTS, PLANES, WEATHER
 from ct_assets.feeds import Delivery, feed_wave, parquet_bytes
-from ct_assets.feeds.faults import FAULTS, deliveries
 from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.feeds.nycflights_faults import FAULTS, deliveries
 from ct_assets.lake import ingest as module
 from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE, Dataset

@@ -59,11 +59,11 @@ def moments(start: int, end: int) -> tuple[pd.Timestamp, pd.Timestamp]:
 @pytest.mark.parametrize("start", range(8, 22))
 def test_a_rhythm_changes_nothing_but_what_is_read(lake, start, monkeypatch):
     days = moments(start, start + 1)
-    plain = read_events(lake, model(every=None), *days)
+    plain = read_events(lake, model(every=None), *days).to_pandas()
     read = []
     expose = Lake.expose
     monkeypatch.setattr(Lake, "expose", lambda *given: (read.append(given[2]["orders"]), expose(*given))[1])
-    pd.testing.assert_frame_equal(read_events(lake, model(), *days), plain)
+    pd.testing.assert_frame_equal(read_events(lake, model(), *days).to_pandas(), plain)
     due = start % 7 == 0
     assert (read[0].first == read[0].last) is not due
     assert due is bool(len(plain))

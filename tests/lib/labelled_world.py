@@ -9,11 +9,16 @@ import pandas as pd
 import pyarrow as pa
 from worlds_of_core import spec_with
 
+from ct_assets.core.drift import DriftReport
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.spec import EventSpec, LabelSpec, ModelSpec
 from ct_assets.lake.examples import MATURES
 from ct_assets.lake.lake import Lake
+from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST, FeatureVersions, TrainingSet, build_training_set, read_examples
+from ct_assets.lib.drifting import drift_of_lines
+from ct_assets.lib.outcomes import recent_outcomes
+from ct_assets.lib.partitions import end_of
 
 START = pd.Timestamp("2020-03-01", tz="UTC")
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
@@ -173,3 +178,9 @@ def world(home: Path, spec: ModelSpec, loans: Any, messages: Any = (), orders: A
         frame(messages, ["id", "label", "known_at"]),
         frame(orders, ["id", "ordered_at", "known_at"]),
     )
+
+
+def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> DriftReport | None:
+    """What the day's drift report says of one line."""
+    outcomes = recent_outcomes(lake, [releases], spec, end_of(partition))
+    return drift_of_lines(lake, [releases], spec, partition, outcomes)[releases.line]

@@ -53,7 +53,9 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def test_a_history_that_begins_with_an_empty_month_is_read(lake: Lake) -> None:
-    events = read_events(lake, SPEC, pd.Timestamp("2024-01-01", tz="UTC"), pd.Timestamp("2024-03-01", tz="UTC"))
+    events = read_events(
+        lake, SPEC, pd.Timestamp("2024-01-01", tz="UTC"), pd.Timestamp("2024-03-01", tz="UTC")
+    ).to_pandas()
     assert len(events) == 3 * len(FEBRUARY)
     assert events["event_timestamp"].min() == FEBRUARY[0]
 

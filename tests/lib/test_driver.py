@@ -10,8 +10,8 @@ from scenario import DAILY, Scenario, arrivals, segment_training, training
 
 from ct_assets.definitions import defs
 from ct_assets.feeds import feed_wave
-from ct_assets.feeds.faults import deliveries
 from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.feeds.nycflights_faults import deliveries
 from ct_assets.lib import driver as module
 from ct_assets.lib.driver import Driver, Run
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import SGDClassifier
 
@@ -18,10 +19,11 @@ from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
+from ct_assets.lake.dataset import to_parquet
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import TrainingSet
 from ct_assets.lib.evaluation import judge
-from ct_assets.lib.lineage import find_lineage, lineage_of
+from ct_assets.lib.lineage import Lineage, find_lineage, lineage_of
 from ct_assets.lib.promotion import promote, rollback
 from ct_assets.lib.training import train_and_register
 from ct_assets.resources.lake import LakeResource
@@ -75,8 +77,9 @@ class World:
         frame = examples(days, turned_from)
         split_at = START + (days - HOLDOUT) * DAY
         train = frame["event_timestamp"] < split_at
+        payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
         made = TrainingSet(
-            rows_digest=hashlib.sha256(pd.util.hash_pandas_object(frame).to_numpy().tobytes()).hexdigest(),
+            rows_digest=hashlib.sha256(payload).hexdigest(),
             model=self.spec.name,
             as_of=(START + (days + 1) * DAY).isoformat(),
             split_at=split_at.isoformat(),
@@ -88,7 +91,7 @@ class World:
         )
         folder = self.home / "training_sets" / made.digest
         folder.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(folder / "data.parquet", index=False)
+        (folder / "data.parquet").write_bytes(payload)
         (folder / "manifest.json").write_text(json.dumps(asdict(made)))
         return made
 
@@ -197,3 +200,12 @@ def test_a_strategy_that_begins_anew_records_what_it_did_before(home: Path) -> N
     version = world.train(world.snapshot(20))
     assert not {"lineage", "strategy", "weight"} & set(world.recorded(version))
     np.testing.assert_array_equal(coefficients(version), by_hand((0, 15)))
+
+
+def test_what_is_kept_back_of_events_that_mature_by_themselves_is_told_by_their_maturity() -> None:
+    moments = pd.DataFrame({"event_timestamp": [START + n * DAY for n in range(4)]})
+    kept = Lineage("lineage", ((START + 5 * DAY).isoformat(), (START + 7 * DAY).isoformat()))
+    assert len(kept.for_training(moments)) == 4
+    matured = moments.assign(matures_at=[START + n * DAY for n in (9, 6, 7, 5)])
+    assert list(kept.for_training(matured).index) == [0, 1]
+    assert list(kept.for_training(matured)["matures_at"]) == [START + 9 * DAY, START + 7 * DAY]

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from labelled_world import DAY, HOUR, LABELS, REACH, START, World, day, model, world
+from labelled_world import DAY, HOUR, LABELS, REACH, START, World, day, drift_of_day, model, world
 
 from ct_assets.core.gate import Bindings, GatePolicy, TestData, validate_new_model
 from ct_assets.core.ledger import PROMOTION, VERDICT, Ledger
 from ct_assets.core.policy import decide
 from ct_assets.core.profile import bin_edges, profile
 from ct_assets.core.segments import Line
-from ct_assets.lake.examples import read_labels
+from ct_assets.lake.examples import maturity, read_labels
 from ct_assets.lake.releases import Release, Releases
+from ct_assets.lake.training_set import read_examples
 from ct_assets.lib.decisions import gather_evidence
-from ct_assets.lib.drifting import drift_of_day
-from ct_assets.lib.label_counts import labels_known
+from ct_assets.lib.label_counts import labels_known, untrainable
 from ct_assets.lib.model_assets import model_key
 from ct_assets.lib.monitoring import _performance
 from ct_assets.lib.monitoring_reports import read_report
@@ -39,7 +39,8 @@ def end_of(number: int) -> pd.Timestamp:
 
 
 def outcomes(world: World, as_of: pd.Timestamp, days: float = 4) -> dict[str, int]:
-    rows = read_outcomes(world.lake, world.spec, as_of, as_of - days * DAY, as_of)
+    rows = read_outcomes(world.lake, world.spec, as_of, as_of - days * DAY)
+    rows = rows[maturity(world.spec, rows) < as_of]
     assert rows["id"].is_unique
     return dict(zip(rows["id"], rows["label"], strict=True))
 
@@ -176,9 +177,9 @@ def test_a_corrected_label_counts_once_and_as_it_was_known(tmp_path: Path) -> No
     assert [outcomes(made, end_of(n), days=9).get("a") for n in range(2, 7)] == [0, 0, 1, 0, 0]
     assert [labels_known(made.lake, made.spec, end_of(n)) for n in range(7)] == [0, 2, 2, 2, 2, 2, 2]
     # Matured in the three days that end with the fourth: the newest labels, one of each event.
-    window = read_outcomes(made.lake, made.spec, end_of(4), end_of(4) - made.spec.drift_window_days * DAY, end_of(4))
+    window = read_outcomes(made.lake, made.spec, end_of(4), end_of(4) - made.spec.drift_window_days * DAY)
     assert sorted(window["label"]) == [0.0, 1.0]
-    rows = read_outcomes(made.lake, made.spec, end_of(5), START, end_of(5))
+    rows = read_outcomes(made.lake, made.spec, end_of(5), START)
     assert dict(zip(rows["id"], rows["versions"], strict=True)) == {"a": 3, "b": 1}
     snapshot = made.snapshot(end_of(4))
     assert (snapshot.unlabelled, made.rows(snapshot)["train"]) == (1, {"a": 1, "b": 0})
@@ -191,6 +192,36 @@ def test_a_slice_may_be_called_as_sql_calls_something(tmp_path: Path) -> None:
     rows = pa.Table.from_pandas(made.scored().assign(group=["x", "y"]), preserve_index=False)
     made.lake.dataset("m/scored", "event_timestamp").write(day(0), rows)
     assert save_outcomes(made.lake, spec, day(0)).first["group"].to_pylist() == ["x", "y"]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_an_id_may_be_called_as_sql_calls_something(kind: str, tmp_path: Path) -> None:
+    loans = [(f"l{i}", 5 * i, 5 * i + 60) for i in range(12)]
+    messages = [(name, i % 2, start + 20) for i, (name, start, _) in enumerate(loans) if i % 5]
+    orders = [(name, start + 3, start + 3) for i, (name, start, _) in enumerate(loans) if i % 2]
+    found = {}
+    for name in ("id", "order", "Loan Id"):
+        plain = model(kind)
+        called = f'"{name}"'
+        events = {"id_column": name, "sql": f"SELECT id AS {called}, starts_at AS event_timestamp, due_at FROM loans"}
+        label = {"sql": plain.label.sql.replace("e.id", f"e.{called}").replace("SELECT id,", f"SELECT id AS {called},")}
+        spec = plain.model_copy(
+            update={"events": plain.events.model_copy(update=events), "label": plain.label.model_copy(update=label)}
+        )
+        made = world(tmp_path / name, spec, loans, messages, orders)
+        made.arrive(7)
+        for number in range(7):
+            rows = made.scored().rename(columns={"id": name})
+            rows = rows[rows["known_at"].dt.strftime("%Y-%m-%d") == day(number)]
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            made.lake.dataset("m/scored", "event_timestamp").write(day(number), table)
+            save_outcomes(made.lake, spec, day(number))
+        known = read_outcomes(made.lake, spec, end_of(6), START).rename(columns={name: "id"})
+        examples = read_examples(made.lake, made.snapshot(end_of(6)), "train").rename(columns={name: "id"})
+        untold = untrainable(made.lake, spec, Line("m"), end_of(6))
+        found[name] = (known.to_dict("list"), examples.to_dict("list"), untold)
+    assert found["id"][0]["id"] and found["id"][1]["id"]
+    assert found["order"] == found["Loan Id"] == found["id"]
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from labelled_world import drift_of_day
 from worlds_of_tasks import TASKS, examples_of, spec_of
 
 from ct_assets.core.artifact import load_model
@@ -20,7 +21,6 @@ from ct_assets.core.tasks import Task
 from ct_assets.core.training import predict, train
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
-from ct_assets.lib.drifting import drift_of_day
 from ct_assets.lib.outcomes import save_outcomes
 from ct_assets.lib.performance import performance_report
 

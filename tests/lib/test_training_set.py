@@ -87,6 +87,17 @@ def test_a_snapshot_whose_split_was_changed_is_refused(tmp_path: Path) -> None:
         load_training_set(made.lake, found)
 
 
+def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
+    made = shops(tmp_path, 6)
+    found = load_training_set(made.lake, snapshot(made)[0])
+    path = tmp_path / "training_sets" / found.digest / "data.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(label=1 - rows["label"]).to_parquet(path, index=False)
+    for part in ("train", "holdout"):
+        with pytest.raises(ValueError, match=r"data\.parquet was changed: its rows are not those of training set"):
+            read_examples(made.lake, found, part)
+
+
 def test_the_weight_of_an_event_that_arrived_after_its_prediction_is_found(tmp_path: Path) -> None:
     made = world(tmp_path, _weighted(), [("a", 1, 0), ("b", 2, 0)], [("a", 0, 30), ("b", 1, 31)])
     made.arrive(7)

@@ -31,7 +31,7 @@ def test_it_returns_to_the_release_before_and_records_the_reason(world, served):
     spec, _ = served
     assert back(world, spec) == "2"
     assert alias(world, spec) == "2"
-    record = world.ledger.latest("rollback", spec.name)
+    record = world.ledger.newest(["rollback"], spec.name)
     assert record.evidence == {"version": "2", "previous": "3", "reason": "too many false alarms"}
 
 
@@ -67,7 +67,7 @@ def test_a_release_whose_verdict_was_changed_is_not_returned_to(world, served):
     with pytest.raises(ValueError, match="changed"):
         back(world, spec)
     assert alias(world, spec) == "3"
-    assert world.ledger.latest("rollback", spec.name) is None
+    assert world.ledger.newest(["rollback"], spec.name) is None
 
 
 def test_a_release_that_the_ledger_does_not_know_is_not_returned_to(world):
@@ -83,16 +83,16 @@ def test_a_segment_s_first_release_is_rolled_back_to_the_pooled_model_and_forth_
     pooled, first = world.promote(spec, 5), world.promote(spec, 6, "New York")
     line = Line(spec.name, "New York")
     releases = world.releases(spec.name, "New York")
-    assert releases.serving_at(NOW) == first
+    assert releases.champion_at(NOW) == first
     assert rollback(world.lake, world.registry, line, "the port was closed") == pooled
     assert world.registry.get(line.registered, CHAMPION) is None
     assert releases.champion_at(NOW) is None
-    assert releases.serving_at(NOW) == pooled
+    assert releases.pooled.champion_at(NOW) == pooled
     assert alias(world, spec) == pooled.version
     with pytest.raises(ValueError, match="served by the pooled model already"):
         rollback(world.lake, world.registry, line, "again")
     assert rollback(world.lake, world.registry, line, "it is open again", first.version) == first
-    assert releases.serving_at(NOW) == first
+    assert releases.champion_at(NOW) == first
 
 
 def test_a_segment_without_a_pooled_champion_is_not_left_with_nothing(world):

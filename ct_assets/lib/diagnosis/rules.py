@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from ct_assets.lake.examples import scored_name
 from ct_assets.lake.lake import Lake
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
@@ -73,7 +74,7 @@ def the_gate_gets_enough_rows(model: Examined) -> Iterator[Finding]:
     if model.home is None:
         raise CannotTellError("rows are not looked at here")
     spec = model.spec
-    files = Lake(model.home).dataset(f"{spec.name}/scored", "event_timestamp").files()[-PACE_DAYS:]
+    files = Lake(model.home).dataset(scored_name(spec), "event_timestamp").files()[-PACE_DAYS:]
     if not files:
         raise CannotTellError("nothing has been scored yet")
     expected = sum(f.rows for f in files) / len(files) * spec.evaluation_days
