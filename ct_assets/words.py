@@ -61,9 +61,8 @@ def _how_judged(verdict: Record | None) -> list[str]:
         for name, value in (challenger or {}).items()
         if name in HIGHER_IS_BETTER and value is not None
     )
-    if verdict.evidence["passed"]:
-        return [f"The gate passed it: {compared}."]
-    return [f"The gate rejected it: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
+    outcome = "passed" if verdict.evidence["passed"] else "rejected"
+    return [f"The gate {outcome} it: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
 
 
 def _has(metrics: Mapping[str, float | None] | None, name: str) -> bool:

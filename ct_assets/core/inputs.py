@@ -43,9 +43,16 @@ def _numbers(values: pd.Series) -> npt.NDArray[np.float64]:
 
 
 def _categories(values: pd.Series) -> npt.NDArray[np.object_]:
-    if pd.api.types.is_float_dtype(values.dtype):
-        # Whole numbers become floats beside a missing value; 2 and 2.0 are the same category.
-        values = values.convert_dtypes()
-    texts = np.array([str(value) for value in values], dtype=object)
+    # Each value by itself: what a category is called may not depend on the others of its batch, beside which whole
+    # numbers may have become floats.
+    if pd.api.types.is_float_dtype(values.dtype) or pd.api.types.infer_dtype(values, skipna=True) != "string":
+        texts = np.array([_category(value) for value in values], dtype=object)
+    else:
+        texts = np.array([str(value) for value in values], dtype=object)
     texts[values.isna().to_numpy()] = MISSING_CATEGORY
     return texts
+
+
+def _category(value: object) -> str:
+    """2 and 2.0 are the same category."""
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)

@@ -65,6 +65,12 @@ def lesson_of(spec: ModelSpec, examples: pd.DataFrame, inputs: pd.DataFrame, sta
     labels = examples["label"]
     chosen = choose(spec.strategy, inputs.iloc[available], labels.iloc[available], moments, spec.seed)
     rows, own = available[chosen.rows], chosen.weights
+    task = task_of(spec)
+    if labels.iloc[rows].nunique() < task.fewest_values:
+        raise ValueError(
+            f"the {len(rows)} examples that `strategy` chooses of {len(examples)} for {spec.name} have one class only; "
+            f"expected {task.needs}: widen the window or the sample, or wait for more labels"
+        )
     known = rows if start is None else np.arange(len(examples))
     if spec.weight is not None:
         own = _product(_given_weights(spec, examples)[rows], own)

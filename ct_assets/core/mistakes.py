@@ -38,6 +38,9 @@ def mistakes(error: ValidationError, model: type[BaseModel]) -> Iterator[Mistake
         model: What was validated; its descriptions tell what a missing field is for.
     """
     for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":
+            # Of a default that depends on another field, whose own mistake is told.
+            continue
         path = detail["loc"]
         yield Mistake(path, *_in_words(detail, description(model, path)))
 

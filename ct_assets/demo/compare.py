@@ -97,11 +97,13 @@ class Comparison:
         served = _served(self.home, self.spec, min(self._ends), self.end) if self._ends else pd.DataFrame({"label": []})
         parts = [self._parts[moment].result() for moment in self._ends]
         self._pool.shutdown()
+        # What served is compared on the events that it scored: before the first champion, nothing did.
+        served = served[served[task_of(self.spec).columns].notna().all(axis=1)] if self._ends else served
         known = served["label"].dropna()
         if known.empty:
             return {metric: {} for metric in METRICS[self.spec.task]}
         arms = {
-            "served": served[served[task_of(self.spec).columns].notna().all(axis=1)].drop(columns="label"),
+            "served": served.drop(columns="label"),
             "static": pd.concat([static for static, _ in parts]),
             self.arm: pd.concat([retrained for _, retrained in parts]),
         }
@@ -193,7 +195,10 @@ QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1
 
 
 def _figures(arms: dict[str, pd.DataFrame], metric: str, by_calendar: str) -> dict[str, Any]:
-    months: dict[str, dict[Any, Any]] = {arm: frame[metric].round(6).to_dict() for arm, frame in arms.items()}
+    months: dict[str, dict[Any, Any]] = {
+        arm: {month: None if pd.isna(value) else round(value, 6) for month, value in frame[metric].items()}
+        for arm, frame in arms.items()
+    }
     return {
         "served": _mean(months["served"].values()),
         "static": _mean(months["static"].values()),
@@ -204,6 +209,7 @@ def _figures(arms: dict[str, pd.DataFrame], metric: str, by_calendar: str) -> di
     }
 
 
-def _mean(values: Any) -> float:
-    found: Sequence[float] = list(values)
-    return round(sum(found) / len(found), 6)
+def _mean(values: Any) -> float | None:
+    """Over the months that have a figure: one of one class has no AUC."""
+    found = [value for value in values if value is not None]
+    return round(sum(found) / len(found), 6) if found else None

@@ -14,6 +14,7 @@ import fsspec
 import pandera.pandas as pa
 
 from ct_assets.core.strict import unknown
+from ct_assets.lake.formats import ARROW_TYPES
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -93,6 +94,10 @@ def _columns(source: "Source") -> Iterable[str]:
     for name, column in source.schema.columns.items():
         if _is_moment(column) and not str(column.dtype).endswith(", UTC]"):
             yield f"field schema: column {name} is {column.dtype}, without UTC; expected datetime64[us, UTC]"
+    for name, column in source.schema.columns.items():
+        if not _is_moment(column) and str(column.dtype) not in ARROW_TYPES:
+            allowed = "object (text), int, float, bool or datetime64[us, UTC]"
+            yield f"field schema: column {name} is {column.dtype}; expected {allowed}"
     known = source.schema.columns.get("known_at")
     if known is None:
         yield "field schema: column known_at is missing; expected the moment each row became known, in UTC"

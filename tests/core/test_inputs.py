@@ -41,6 +41,11 @@ CATEGORIES = {
     "text": (["AA", None], ["AA", MISSING_CATEGORY]),
     "integers": ([1, 2], ["1", "2"]),
     "whole floats beside a missing value": ([2.0, np.nan], ["2", MISSING_CATEGORY]),
+    "whole floats beside a fraction": ([2.0, 2.5, np.nan], ["2", "2.5", MISSING_CATEGORY]),
+    "floats among objects": (
+        np.array([2.0, 2.5, 2, "2", None], dtype=object),
+        ["2", "2.5", "2", "2", MISSING_CATEGORY],
+    ),
     "nullable integers": (pd.array([2, None], dtype="Int64"), ["2", MISSING_CATEGORY]),
     "categories": (pd.Categorical(["AA", None]), ["AA", MISSING_CATEGORY]),
     "pandas text": (pd.array(["AA", None], dtype="string"), ["AA", MISSING_CATEGORY]),
@@ -62,6 +67,15 @@ def test_one_row_from_a_request_gives_what_the_same_row_of_a_table_gives() -> No
     for i in range(2):
         row = {name: [table[name].tolist()[i]] for name in table}
         pd.testing.assert_frame_equal(model_inputs(SPEC, pd.DataFrame(row)), whole.iloc[[i]].reset_index(drop=True))
+
+
+def test_what_a_category_is_called_does_not_depend_on_its_batch() -> None:
+    values = [2.0, 2.5, 1e15, -3.0, None, 0.1]
+    whole = model_inputs(SPEC, pd.DataFrame({"carrier": values, "hour": 0.0, "stops": 0.0}))["carrier"]
+    for value, text in zip(values, whole, strict=True):
+        for kind in (float, object):
+            row = pd.DataFrame({"carrier": pd.Series([value], dtype=kind), "hour": 0.0, "stops": 0.0})
+            assert model_inputs(SPEC, row)["carrier"].tolist() == [text]
 
 
 def test_no_rows_give_no_rows_of_the_same_types() -> None:

@@ -44,8 +44,11 @@ def world(rows: int = 3000) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    lake, events = Lake(home), world()
+    return written(tmp_path_factory.mktemp("home"), world())
+
+
+def written(home: Path, events: pd.DataFrame) -> Path:
+    lake = Lake(home)
     for column, name in (("event_timestamp", "scored"), ("known_at", "performance")):
         rows = events if name == "scored" else events[events["labelled"]]
         for day, part in rows.groupby(rows[column].dt.date.astype(str)):
@@ -97,6 +100,25 @@ def test_every_arm_is_that_of_one_plain_replay(home: Path, ahead: bool) -> None:
     april = served[served["event_timestamp"] < MOMENTS[1]]
     assert found["served_monthly"]["2013-04"] == pytest.approx(auc(april["label"], april["prediction"]), abs=1e-6)
     assert found["static"] == pytest.approx(np.mean(list(found["static_monthly"].values())), abs=1e-6)
+
+
+def test_before_its_first_champion_a_model_is_compared_on_nothing(tmp_path: Path) -> None:
+    late = world().assign(prediction=lambda rows: rows["prediction"].where(rows["event_timestamp"] >= MOMENTS[1]))
+    found = Comparison(written(tmp_path / "late", late), SPEC, START, END).finish()["auc"]
+    assert found["static_monthly"].keys() == found["served_monthly"].keys() == found["monthly"].keys() == {"2013-05"}
+    rows = replayed(MOMENTS[:1]).query("event_timestamp >= @MOMENTS[1]")
+    assert found["static"] == pytest.approx(auc(rows["label"], rows["prediction"]), abs=1e-6)
+    never = world().assign(prediction=np.nan)
+    assert Comparison(written(tmp_path / "never", never), SPEC, START, END).finish() == {"auc": {}, "logloss": {}}
+
+
+def test_a_month_of_one_class_has_no_figure_and_spoils_no_mean(tmp_path: Path) -> None:
+    events = world()
+    may = events["event_timestamp"] >= MOMENTS[1]
+    events = events.assign(label=events["label"].where(~may, 0))
+    found = Comparison(written(tmp_path, events), SPEC, START, END).finish()["auc"]
+    assert found["served_monthly"]["2013-05"] is None
+    assert found["served"] == found["served_monthly"]["2013-04"]
 
 
 def test_before_the_first_training_moment_there_is_nothing_to_compare(tmp_path: Path) -> None:

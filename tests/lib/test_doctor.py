@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow
 import pytest
 
 from ct_assets.core.gate import GatePolicy
@@ -151,7 +152,12 @@ def labels(select: str) -> Examined:
 def test_a_sound_model_has_no_mistake() -> None:
     found = examine(model())
     assert [f for f in found if f.level in ("error", "warning")] == []
-    assert {f.check for f in found if f.level == "ok"} == CHECKS.keys() - {"rows ahead of time", "rows for the gate"}
+    assert {f.check for f in found if f.level == "ok"} == CHECKS.keys() - {
+        "rows ahead of time",
+        "rows for the gate",
+        "events in time",
+        "windows",
+    }
     refuse_mistakes(model(), [])
 
 
@@ -517,8 +523,6 @@ def rows_of_the_view(home: Path, ahead: int) -> None:
     known = pd.Timestamp("2024-01-01T12:00Z").as_unit("us")
     moments = [known + pd.Timedelta(days=1 if row < ahead else -1) for row in range(10)]
     frame = pd.DataFrame({"customer": "c", "event_timestamp": moments, "created": known, "orders_2d": 1})
-    import pyarrow
-
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
     Lake(home).dataset("features/past_orders", "event_timestamp").write("2024-01-01", table)
 
@@ -528,6 +532,82 @@ def test_rows_that_lie_ahead_of_their_time_are_a_warning(tmp_path: Path, ahead: 
     rows_of_the_view(tmp_path, ahead)
     found = told(replace(model(), home=tmp_path), "warning")
     assert [word in line for word, line in zip(words, found, strict=True)] == [True] * len(words)
+
+
+BOUGHT = """
+SELECT e.visit, CAST(count(o.amount) > 0 AS TINYINT) AS label
+FROM events e LEFT JOIN orders o ON o.customer = e.customer AND {bounds} GROUP BY ALL
+"""
+
+
+@pytest.mark.parametrize(
+    ("bounds", "sound"),
+    [
+        ("o.known_at >= e.event_timestamp AND o.known_at < e.horizon_ends", True),
+        ("o.ordered_at >= e.event_timestamp AND o.ordered_at < e.horizon_ends", True),
+        ("o.known_at >= e.event_timestamp", False),
+        ("o.known_at >= e.event_timestamp AND o.known_at < e.horizon_ends + INTERVAL 1 DAY", False),
+    ],
+)
+def test_a_label_that_looks_beyond_its_horizon_is_told(bounds: str, sound: bool) -> None:
+    label = LabelSpec(source="orders", horizon="7 days", sql=BOUGHT.format(bounds=bounds))
+    found = [
+        line for line in told(replace(model(), spec=SPEC.model_copy(update={"label": label}))) if "horizon" in line
+    ]
+    assert (not found) is sound
+    if not sound:
+        assert "change by rows from after `horizon_ends`" in found[0]
+
+
+def test_an_entity_that_is_text_is_no_number() -> None:
+    inputs = SPEC.inputs | {"customer": "numeric"}
+    (found,) = told(model(inputs=inputs))
+    assert "inputs.customer: customer is numeric, and the events' SQL yields text" in found
+    with pytest.raises(DefinitionError, match="call it categorical"):
+        refuse_mistakes(model(inputs=inputs), [])
+
+
+def arrived(home: Path, days: int = 6) -> None:
+    """Visits and orders of some days, an hour apart, the last of which was scored."""
+    first = pd.Timestamp("2013-01-01", tz="UTC").as_unit("us")
+    for number in range(days):
+        known = [first + pd.Timedelta(days=number, hours=hour) for hour in range(24)]
+        rows = pd.DataFrame({"visit": [f"v{number}-{h}" for h in range(24)], "customer": "c", "known_at": known})
+        for name, more in (
+            ("visits", {"country": "AT", "pages": range(1, 25)}),
+            ("orders", {"amount": 1.0, "ordered_at": known}),
+            ("buys/scored", {"event_timestamp": known}),
+        ):
+            table = pyarrow.Table.from_pandas(rows.assign(**more), preserve_index=False)
+            Lake(home).dataset(name).write(f"2013-01-0{number + 1}", table)
+
+
+def of_rows(examined: Examined, home: Path, *levels: str) -> list[str]:
+    arrived(home)
+    wanted = {name: check for name, check in CHECKS.items() if name in ("events in time", "windows")}
+    found = examine(replace(examined, home=home), wanted)
+    return [str(finding) for finding in found if finding.level in levels]
+
+
+def test_rows_that_have_arrived_show_a_sound_model(tmp_path: Path) -> None:
+    assert len(of_rows(model(), tmp_path, "ok")) == 2
+
+
+@pytest.mark.parametrize(("hours", "level"), [(6, "error"), (0, "ok")])
+def test_events_that_are_predicted_before_they_were_known_are_told(hours: int, level: str, tmp_path: Path) -> None:
+    select = f"visit, known_at - INTERVAL {hours} HOURS AS event_timestamp, customer, country, pages"
+    found = of_rows(events(select), tmp_path, level)
+    assert any("events" in line for line in found)
+    if hours:
+        assert "of the 18 events of 2013-01-06 need rows that became known after their event_timestamp" in found[0]
+
+
+@pytest.mark.parametrize(("days", "sound"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_window_that_reaches_further_than_is_read_is_told(days: int, sound: bool, tmp_path: Path) -> None:
+    found = of_rows(replace(model(), feature_sets=[replace(SETS, lookback_days=days)]), tmp_path, "error")
+    assert (not found) is sound
+    if not sound:
+        assert f"rows of 2013-01-06 are others with lookback_days={3 * days + 60} than with {days}" in found[0]
 
 
 def deployment(home: Path) -> Deployment:

@@ -8,6 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ct_assets.lib.diagnosis.arrived import (
+    EVENTS_IN_TIME,
+    LATER,
+    WINDOWS,
+    events_are_known_in_time,
+    rows_wait_for_their_moment,
+    windows_are_read_whole,
+)
 from ct_assets.lib.diagnosis.deployment import DEPLOYMENT_CHECKS, Deployment
 from ct_assets.lib.diagnosis.estimator import PATH, TRIAL, it_can_be_trained, path_is_there
 from ct_assets.lib.diagnosis.finding import CannotTellError, DefinitionError, Finding
@@ -35,12 +43,7 @@ from ct_assets.lib.diagnosis.queries import (
     sources_exist,
 )
 from ct_assets.lib.diagnosis.rules import RULES, rules_make_sense, the_gate_gets_enough_rows
-from ct_assets.lib.diagnosis.time_travel import (
-    LATER,
-    TIME,
-    nothing_is_known_too_early,
-    rows_wait_for_their_moment,
-)
+from ct_assets.lib.diagnosis.time_travel import TIME, nothing_is_known_too_early
 
 __all__ = [
     "CHECKS",
@@ -75,6 +78,8 @@ CHECKS: Mapping[str, Check] = {
     ENTITIES: entities_cover_the_keys,
     TIME: nothing_is_known_too_early,
     LATER: rows_wait_for_their_moment,
+    EVENTS_IN_TIME: events_are_known_in_time,
+    WINDOWS: windows_are_read_whole,
     TRIAL: it_can_be_trained,
     RULES: rules_make_sense,
     "rows for the gate": the_gate_gets_enough_rows,

@@ -68,6 +68,14 @@ def events_bind(model: Examined) -> Iterator[Finding]:
         if name in found.names and not fits(found.field(name).type):
             got = f"column {name} is {found.field(name).type}, and `request` says {kind}"
             yield Finding("error", EVENTS, model.at("events.sql"), got, expected, "convert it, or change `request`")
+    for name in model.spec.entities:
+        if (
+            model.spec.inputs.get(name) == "numeric"
+            and name in found.names
+            and pa.types.is_string(found.field(name).type)
+        ):
+            told = f"{name} is numeric, and the events' SQL yields text"
+            yield Finding("error", EVENTS, model.at(f"inputs.{name}"), told, "a number", "call it categorical")
 
 
 def labels_bind(model: Examined) -> Iterator[Finding]:

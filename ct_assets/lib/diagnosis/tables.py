@@ -84,11 +84,12 @@ def in_words(error: duckdb.Error, visible: Mapping[str, Source], others: Mapping
     return text.partition("\n")[0].partition("Error: ")[2] + place
 
 
-def made_up(source: Source, sql: str, seed: int = 0) -> pa.Table:
+def made_up(source: Source, sql: str, seed: int = 0, among: pa.Table | None = None) -> pa.Table:
     """Rows of a source with its contract's types, ordered by `known_at`; the same every time.
 
     Numbers are whole, so that a sum does not depend on its order; no two rows have the same moment, so that there is
-    one. Texts are those that the contract allows or that the SQL compares with, as a filter should let rows through.
+    one. Texts are those that the contract allows or that the SQL compares with, as a filter should let rows through; of
+    columns that `among` has too, they are its own, as a join should find some.
     """
     random = np.random.default_rng(seed)
     literals = re.findall(r"'([^'\s]+)'", sql)
@@ -97,6 +98,10 @@ def made_up(source: Source, sql: str, seed: int = 0) -> pa.Table:
         for name, kind in zip(schema_of(source).names, schema_of(source).types, strict=True)
     }
     frame = pd.DataFrame(columns)
+    if among is not None and among.num_rows:
+        for name in set(frame) & set(among.column_names):
+            if pa.types.is_string(among.schema.field(name).type):
+                frame[name] = random.choice(among[name].to_numpy(), len(frame))
     if "known_at" in frame:
         frame = frame.sort_values("known_at", ignore_index=True)
     return pa.Table.from_pandas(frame, schema_of(source), preserve_index=False)

@@ -6,22 +6,21 @@ what "known" means, so whatever differs has looked into the future.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ct_assets.lake.contract import Source
 from ct_assets.lake.engine import fetch
-from ct_assets.lake.lake import Lake
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.tables import MOMENT, SPAN, made_up, tables
 
-TIME, LATER = "time travel", "rows ahead of time"
+TIME = "time travel"
 CUTS = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -35,8 +34,13 @@ def nothing_is_known_too_early(model: Examined) -> Iterator[Finding]:
             remedy = "derive `created` from the known_at of the newest row that the value is made of"
             yield Finding("error", TIME, f"FeatureSql {view!r}", found, "what was known at `created`", remedy)
     label = model.spec.label
-    # Labels of a horizon are known when it has passed, whatever the SQL says.
-    if label.horizon is None and label.source in model.sources:
+    if label.horizon is not None:
+        found = _past_the_horizon(model)
+        looked += found is not None
+        if found:
+            remedy = "bound the rows by `horizon_ends`, such as AND known_at < horizon_ends"
+            yield Finding("error", TIME, model.at("label.sql"), found, "labels made of rows within the horizon", remedy)
+    elif label.source in model.sources:
         found = _too_early(model.sources[label.source], label.sql, "known_at", {})
         looked += found is not None
         if found:
@@ -44,30 +48,6 @@ def nothing_is_known_too_early(model: Examined) -> Iterator[Finding]:
             yield Finding("error", TIME, model.at("label.sql"), found, "labels known at their `known_at`", remedy)
     if not looked:
         raise CannotTellError("no query lets a made-up row through")
-
-
-def rows_wait_for_their_moment(model: Examined) -> Iterator[Finding]:
-    """Rows that have arrived lie at a moment that had come when they became known; others are not found until then."""
-    if model.home is None:
-        raise CannotTellError("rows are not looked at here")
-    lake, looked = Lake(model.home), 0
-    for view, _, _ in model.views():
-        dataset = lake.dataset(f"features/{view}", "event_timestamp")
-        for path in dataset.paths(dataset.files()[-1:]):
-            rows = pq.read_table(path, columns=["event_timestamp", "created"])
-            ahead = pc.sum(pc.greater(rows["event_timestamp"], rows["created"])).as_py() or 0
-            looked += rows.num_rows
-            if ahead:
-                yield Finding(
-                    "warning",
-                    LATER,
-                    f"view {view!r}",
-                    f"{ahead} of the newest {rows.num_rows} rows have an event_timestamp after `created`",
-                    "the moment from which the value holds",
-                    "predictions before that moment do not find them; use known_at if they should",
-                )
-    if not looked:
-        raise CannotTellError("no feature row has arrived yet")
 
 
 def _too_early(source: Source, sql: str, known: str, parameters: Mapping[str, Any]) -> str | None:
@@ -98,8 +78,39 @@ def _too_early(source: Source, sql: str, known: str, parameters: Mapping[str, An
     return ""
 
 
-def _rows(source: Source, rows: pa.Table, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
-    with tables({source.name: rows}) as connection:
+def _past_the_horizon(model: Examined) -> str | None:
+    """What a label of a horizon knows from after it, in words; empty when nothing, None when that cannot be told."""
+    events, label = model.spec.events, model.spec.label
+    if not {events.source, label.source} <= model.sources.keys():
+        return None
+    source, about = model.sources[label.source], model.sources[events.source]
+    try:
+        asked = _rows(about, made_up(about, events.sql), f"SELECT * FROM ({events.sql})", {})
+        rows = made_up(source, label.sql, among=asked)
+        # What is known as it happens: by whichever of its moments a row is bounded, all come after the horizon.
+        for index, field in enumerate(rows.schema):
+            if field.type == MOMENT:
+                rows = rows.set_column(index, field, rows["known_at"])
+        # Short, so that it passes within the made-up days, and for some events without a row.
+        asked = asked.append_column("horizon_ends", pc.add(asked["event_timestamp"], pa.scalar(timedelta(hours=6))))
+        for cut in CUTS:
+            moment = rows["known_at"][int(cut * rows.num_rows)]
+            due = asked.filter(pc.less_equal(asked["horizon_ends"], moment))
+            with_all, within = (
+                Counter(zip(*_rows(source, part, label.sql, {}, due).to_pydict().values(), strict=True))
+                for part in (rows, rows.filter(pc.less(rows["known_at"], moment)))
+            )
+            if differing := +(with_all - within):
+                return f"{sum(differing.values())} label(s) of made-up events change by rows from after `horizon_ends`"
+    except (duckdb.Error, KeyError):
+        return None
+    return ""
+
+
+def _rows(
+    source: Source, rows: pa.Table, sql: str, parameters: Mapping[str, Any], events: pa.Table | None = None
+) -> pa.Table:
+    with tables({source.name: rows} | ({} if events is None else {"events": events})) as connection:
         return fetch(connection, sql, parameters)
 
 

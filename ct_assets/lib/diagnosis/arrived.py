@@ -1,0 +1,121 @@
+"""Checks that look at rows which have arrived: what a contract and made-up rows cannot tell."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ct_assets.lake.examples import INSTANT, read_events, scored_name
+from ct_assets.lake.lake import Lake
+from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
+from ct_assets.lib.diagnosis.model import Examined
+from ct_assets.lib.features import FeatureSet, compute
+from ct_assets.lib.partitions import end_of
+
+LATER, EVENTS_IN_TIME, WINDOWS = "rows ahead of time", "events in time", "windows"
+MOMENTS = 4
+"""At how many moments of the newest day events are asked for."""
+FURTHER_DAYS = 60
+"""How much further than declared the windows of features are looked for, beside three times as far."""
+
+
+def rows_wait_for_their_moment(model: Examined) -> Iterator[Finding]:
+    """Rows that have arrived lie at a moment that had come when they became known; others are not found until then."""
+    lake, looked = _lake(model), 0
+    for view, _, _ in model.views():
+        dataset = lake.dataset(f"features/{view}", "event_timestamp")
+        for path in dataset.paths(dataset.files()[-1:]):
+            rows = pq.read_table(path, columns=["event_timestamp", "created"])
+            ahead = pc.sum(pc.greater(rows["event_timestamp"], rows["created"])).as_py() or 0
+            looked += rows.num_rows
+            if ahead:
+                yield Finding(
+                    "warning",
+                    LATER,
+                    f"view {view!r}",
+                    f"{ahead} of the newest {rows.num_rows} rows have an event_timestamp after `created`",
+                    "the moment from which the value holds",
+                    "predictions before that moment do not find them; use known_at if they should",
+                )
+    if not looked:
+        raise CannotTellError("no feature row has arrived yet")
+
+
+def events_are_known_in_time(model: Examined) -> Iterator[Finding]:
+    """The events of the newest day were known, as they are, at the moment of their prediction."""
+    lake, spec = _lake(model), model.spec
+    days = [file.partition for file in lake.dataset(scored_name(spec), "event_timestamp").files() if file.rows]
+    if not days:
+        raise CannotTellError("nothing has been scored yet")
+    start, id_column = pd.Timestamp(days[-1], tz="UTC"), spec.events.id_column
+    whole = read_events(lake, spec, start, end_of(days[-1])).to_pandas()
+    moments = np.sort(whole["event_timestamp"].unique())
+    late: set[object] = set()
+    for moment in moments[np.linspace(0, len(moments) - 1, min(MOMENTS, len(moments))).astype(int)]:
+        due = whole[whole["event_timestamp"] <= moment]
+        then = read_events(lake, spec, start, pd.Timestamp(moment) + INSTANT).to_pandas()
+        both = due.astype(object).merge(then.astype(object), how="left", on=list(due.columns), indicator="found")
+        late |= set(both.loc[both["found"] == "left_only", id_column])
+    if late:
+        yield Finding(
+            "error" if 2 * len(late) > len(whole) else "warning",
+            EVENTS_IN_TIME,
+            model.at("events.sql"),
+            f"{len(late)} or more of the {len(whole)} events of {days[-1]} need rows that became known after their "
+            f"event_timestamp, such as {id_column} {min(map(str, late))}",
+            "events made of what is known at the moment of prediction",
+            "derive event_timestamp from known_at, or leave out the columns and rows that come later",
+        )
+
+
+def windows_are_read_whole(model: Examined) -> Iterator[Finding]:
+    """Reading more days than `lookback_days` gives the same features."""
+    lake, looked = _lake(model), 0
+    for features in model.feature_sets:
+        days = [file.partition for file in lake.dataset(features.source.name).files() if file.rows]
+        if not features.source.daily or not days:
+            continue
+        looked += 1
+        further = replace(features, lookback_days=3 * features.lookback_days + FURTHER_DAYS)
+        reached, whole = (compute(lake, each, days[-1]) for each in (features, further))
+        for view, rows in whole.items():
+            if differing := _differing(reached[view], rows):
+                yield Finding(
+                    "error",
+                    WINDOWS,
+                    f"FeatureSql {view!r}",
+                    f"{differing} of {rows.num_rows} rows of {days[-1]} are others with lookback_days="
+                    f"{further.lookback_days} than with {features.lookback_days}",
+                    "the days that the longest window reaches into",
+                    _remedy(features),
+                )
+    if not looked:
+        raise CannotTellError("nothing has arrived yet")
+
+
+def _remedy(features: FeatureSet) -> str:
+    return f"raise lookback_days of the FeatureSet over {features.source.name!r}, or bound the windows of its SQL"
+
+
+def _differing(found: pa.Table, expected: pa.Table) -> int:
+    """How many rows of one are not in the other; sums may differ by the order of their terms."""
+    one, other = (table.to_pandas().sort_values(table.column_names, ignore_index=True) for table in (found, expected))
+    if len(one) != len(other):
+        return abs(len(one) - len(other))
+    same = np.ones(len(one), dtype=bool)
+    for name in one:
+        if pd.api.types.is_numeric_dtype(one[name]) and pd.api.types.is_numeric_dtype(other[name]):
+            same &= np.isclose(one[name].astype(float), other[name].astype(float), rtol=1e-9, equal_nan=True)
+        else:
+            same &= ((one[name] == other[name]) | (one[name].isna() & other[name].isna())).to_numpy(bool)
+    return int((~same).sum())
+
+
+def _lake(model: Examined) -> Lake:
+    if model.home is None:
+        raise CannotTellError("rows are not looked at here")
+    return Lake(model.home)
