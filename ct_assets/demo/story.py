@@ -36,5 +36,6 @@ def _comparison(compared: dict[str, Any], arm: str) -> Table:
     for column in ("", "served", f"trained once, on {FIRST_MONTHS} months", f"retrained {arm}"):
         table.add_column(column)
     for metric, figures in compared.items():
-        table.add_row(metric, *(f"{figures[name]:.4f}" for name in ("served", "static", f"{arm}_mean")))
+        shown = (figures[name] for name in ("served", "static", f"{arm}_mean"))
+        table.add_row(metric, *("none" if value is None else f"{value:.4f}" for value in shown))
     return table
