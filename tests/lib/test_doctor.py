@@ -1,5 +1,6 @@
 """Every mistake of a person who adds a model is told in words, with the nearest valid name, before anything runs."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -153,6 +154,7 @@ def test_a_sound_model_has_no_mistake() -> None:
     found = examine(model())
     assert [f for f in found if f.level in ("error", "warning")] == []
     assert {f.check for f in found if f.level == "ok"} == CHECKS.keys() - {
+        "arrivals",
         "rows ahead of time",
         "rows for the gate",
         "events in time",
@@ -591,6 +593,20 @@ def of_rows(examined: Examined, home: Path, *levels: str) -> list[str]:
 
 def test_rows_that_have_arrived_show_a_sound_model(tmp_path: Path) -> None:
     assert len(of_rows(model(), tmp_path, "ok")) == 2
+
+
+def test_a_day_that_a_source_left_out_is_told(tmp_path: Path) -> None:
+    wanted = {name: check for name, check in CHECKS.items() if name == "arrivals"}
+    arrived(tmp_path)
+    assert [finding.level for finding in examine(replace(model(), home=tmp_path), wanted)] == ["ok"]
+    folder = tmp_path / "lake" / "orders" / "manifest.json"
+    content = json.loads(folder.read_text())
+    # The newest may be on its way; the second and fourth were left out.
+    kept = [file for file in content["files"] if file["partition"][-1] in "135"]
+    folder.write_text(json.dumps(content | {"files": kept}))
+    (found,) = examine(replace(model(), home=tmp_path), wanted)
+    assert (found.level, found.where) == ("warning", "source 'orders'")
+    assert "nothing arrived for 2 of 6 days, such as 2013-01-02" in str(found)
 
 
 @pytest.mark.parametrize(("hours", "level"), [(6, "error"), (0, "ok")])

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ct_assets.lib.diagnosis.arrived import (
+    ARRIVALS,
     EVENTS_IN_TIME,
     LATER,
     WINDOWS,
     events_are_known_in_time,
+    every_source_sends_each_day,
     rows_wait_for_their_moment,
     windows_are_read_whole,
 )
@@ -77,6 +79,7 @@ CHECKS: Mapping[str, Check] = {
     INPUTS: inputs_are_there,
     ENTITIES: entities_cover_the_keys,
     TIME: nothing_is_known_too_early,
+    ARRIVALS: every_source_sends_each_day,
     LATER: rows_wait_for_their_moment,
     EVENTS_IN_TIME: events_are_known_in_time,
     WINDOWS: windows_are_read_whole,

@@ -16,11 +16,38 @@ from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.features import FeatureSet, compute
 from ct_assets.lib.partitions import end_of
 
-LATER, EVENTS_IN_TIME, WINDOWS = "rows ahead of time", "events in time", "windows"
+ARRIVALS, LATER, EVENTS_IN_TIME, WINDOWS = "arrivals", "rows ahead of time", "events in time", "windows"
 MOMENTS = 4
 """At how many moments of the newest day events are asked for."""
 FURTHER_DAYS = 60
 """How much further than declared the windows of features are looked for, beside three times as far."""
+
+
+def every_source_sends_each_day(model: Examined) -> Iterator[Finding]:
+    """No daily source has left a day out: such a day is never scored nor decided about."""
+    lake, spec = _lake(model), model.spec
+    read = {s.name: s for s in (*(f.source for f in model.feature_sets), *model.sources.values())}
+    names = {spec.events.source, spec.label.source, *(f.source.name for f in model.feature_sets)}
+    arrived = {
+        name: {file.partition for file in lake.dataset(name).files()}
+        for name in sorted(names & read.keys())
+        if read[name].daily
+    }
+    days = sorted(set().union(*arrived.values()))
+    if not days:
+        raise CannotTellError("nothing has arrived yet")
+    for name, its in arrived.items():
+        # Of the newest days some may be on their way.
+        left_out = [day for day in days if day not in its and (not its or day < max(its))]
+        if left_out:
+            yield Finding(
+                "warning",
+                ARRIVALS,
+                f"source {name!r}",
+                f"nothing arrived for {len(left_out)} of {len(days)} days, such as {left_out[0]}",
+                "a file for each day, which are not scored nor decided about without it",
+                "land one without rows for a day on which nothing happened, and allow it with min_rows=0",
+            )
 
 
 def rows_wait_for_their_moment(model: Examined) -> Iterator[Finding]:
