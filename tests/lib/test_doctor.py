@@ -561,6 +561,15 @@ def test_a_label_that_looks_beyond_its_horizon_is_told(bounds: str, sound: bool)
         assert "change by rows from after `horizon_ends`" in found[0]
 
 
+@pytest.mark.parametrize(("name", "sound"), [("num_leaves", True), ("num_leafs", False), ("eta", True)])
+def test_a_parameter_that_lightgbm_does_not_know_is_told(name: str, sound: bool) -> None:
+    trees = {name: 0.1 if name == "eta" else 7, "n_estimators": 3, "verbose": -1}
+    nested = {"categories": ["country"], "estimator": {"path": "lightgbm.LGBMClassifier", "params": trees}}
+    found = told(model(estimator=EstimatorSpec(path="ct_assets.core.estimators.numbered", params=nested)))
+    told_so = [line for line in found if "LightGBM knows no parameter 'num_leafs', and ignores it" in line]
+    assert (found == []) if sound else len(told_so) == 1
+
+
 def test_an_entity_that_is_text_is_no_number() -> None:
     inputs = SPEC.inputs | {"customer": "numeric"}
     (found,) = told(model(inputs=inputs))

@@ -1,10 +1,13 @@
 """Checks of the estimator: that it is there, takes its parameters, fits the task, and can be stored without pickle."""
 
 import ast
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,6 +96,7 @@ def it_can_be_trained(model: Examined) -> Iterator[Finding]:
             told = f"{type(built).__name__} has no {method}"
             yield _error(model, "estimator.path", told, f"fit and {wanted}, as the task is {spec.task}", "use another")
             return
+    yield from _ignored_parameters(model, built)
     try:
         first = train(spec, rows, rows.head(20))
         second = train(spec, rows, rows.head(20))
@@ -108,6 +112,25 @@ def it_can_be_trained(model: Examined) -> Iterator[Finding]:
         remedy = "give `random_state` to all of its parts, or let the platform by leaving it None"
         yield _error(model, "estimator", told, "the same bytes", remedy)
     yield from _missing_values(model, rows)
+
+
+def _ignored_parameters(model: Examined, built: Any) -> Iterator[Finding]:
+    """LightGBM takes any parameter, and only warns, if it may, of one that it does not know."""
+    library = sys.modules.get("lightgbm")
+    if library is None:
+        return
+    said: list[str] = []
+    library.register_logger(SimpleNamespace(info=said.append, warning=said.append))
+    parts = [built, *(built.get_params(deep=True).values() if hasattr(built, "get_params") else ())]
+    for part in parts:
+        if isinstance(part, library.LGBMModel):
+            talkative = type(part)(**part.get_params() | {"verbose": 0, "n_estimators": 1})
+            # These rows may not suit its objective; what it cannot do, its trial tells.
+            with suppress(Exception):
+                talkative.fit(np.arange(40.0).reshape(20, 2), np.arange(20) % 2)
+    for name in sorted({line.rpartition(": ")[2].strip() for line in said if "Unknown parameter" in line}):
+        told = f"LightGBM knows no parameter {name!r}, and ignores it"
+        yield _error(model, "estimator.params", told, "a parameter of LightGBM's", "mend its name, or leave it out")
 
 
 def _missing_values(model: Examined, rows: pd.DataFrame) -> Iterator[Finding]:
