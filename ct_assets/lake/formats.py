@@ -23,6 +23,8 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "object": pa.string(),
 }
 """Arrow's type for a type of a contract; timestamps are apart."""
+DELIMITERS = (",", ";", "\t", "|")
+"""What usually stands between the values of a CSV file."""
 MOMENT = pa.timestamp("us", "UTC")
 _ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})$")
 
@@ -69,7 +71,7 @@ def _arrow(_source: "Source", payload: bytes) -> pa.Table:
 
 
 def _csv(source: "Source", payload: bytes) -> pa.Table:
-    return pc_csv.read_csv(
+    table = pc_csv.read_csv(
         io.BytesIO(payload),
         read_options=pc_csv.ReadOptions(encoding=source.encoding),
         parse_options=pc_csv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True),
@@ -77,6 +79,13 @@ def _csv(source: "Source", payload: bytes) -> pa.Table:
             column_types=_plain_types(source), null_values=list(source.missing), strings_can_be_null=True
         ),
     )
+    found = [mark for mark in DELIMITERS if mark != source.delimiter and mark in table.column_names[0]]
+    if table.num_columns == 1 < len(source.schema.columns) and found:
+        raise UnreadableError(
+            f"its one column is called {table.column_names[0]!r}, and `delimiter` is {source.delimiter!r}; expected "
+            f"columns: the file's looks like {found[0]!r}"
+        )
+    return table
 
 
 def _json(source: "Source", payload: bytes) -> pa.Table:

@@ -118,6 +118,11 @@ WRONG: dict[str, tuple[dict[str, str], bytes, str]] = {
         csv(",", "utf-8").replace(b"9.5", b"dear"),
         "not a whole CSV file.*dear",
     ),
+    "another delimiter": (
+        {"format": "csv"},
+        csv(";", "utf-8"),
+        "its one column is called 'id;units;price;paid;known_at', and `delimiter` is ','.*looks like ';'",
+    ),
     "another encoding": ({"format": "csv"}, csv(",", "latin-1"), "not a whole CSV file.*[Uu][Tt][Ff]"),
     "a column that is there twice": (
         {"format": "csv"},
