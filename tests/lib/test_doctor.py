@@ -570,6 +570,13 @@ def test_a_parameter_that_lightgbm_does_not_know_is_told(name: str, sound: bool)
     assert (found == []) if sound else len(told_so) == 1
 
 
+def test_labels_that_fan_out_are_told() -> None:
+    sql = "SELECT visit, l.label, known_at FROM orders, (VALUES (0), (1)) l(label)"
+    (found,) = told(model(label={"sql": sql}))
+    assert "made-up events get several labels at one moment" in found
+    assert told(model(label={"sql": "SELECT visit, 1 AS label, known_at FROM orders, range(2)"})) == []
+
+
 def test_an_entity_that_is_text_is_no_number() -> None:
     inputs = SPEC.inputs | {"customer": "numeric"}
     (found,) = told(model(inputs=inputs))

@@ -45,7 +45,7 @@ from ct_assets.lib.diagnosis.queries import (
     sources_exist,
 )
 from ct_assets.lib.diagnosis.rules import RULES, rules_make_sense, the_gate_gets_enough_rows
-from ct_assets.lib.diagnosis.time_travel import TIME, nothing_is_known_too_early
+from ct_assets.lib.diagnosis.time_travel import ONE_EACH, TIME, labels_are_one_each, nothing_is_known_too_early
 
 __all__ = [
     "CHECKS",
@@ -79,6 +79,7 @@ CHECKS: Mapping[str, Check] = {
     INPUTS: inputs_are_there,
     ENTITIES: entities_cover_the_keys,
     TIME: nothing_is_known_too_early,
+    ONE_EACH: labels_are_one_each,
     ARRIVALS: every_source_sends_each_day,
     LATER: rows_wait_for_their_moment,
     EVENTS_IN_TIME: events_are_known_in_time,

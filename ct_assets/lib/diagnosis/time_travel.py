@@ -20,7 +20,7 @@ from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.tables import MOMENT, SPAN, made_up, tables
 
-TIME = "time travel"
+TIME, ONE_EACH = "time travel", "one label each"
 CUTS = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -48,6 +48,31 @@ def nothing_is_known_too_early(model: Examined) -> Iterator[Finding]:
             yield Finding("error", TIME, model.at("label.sql"), found, "labels known at their `known_at`", remedy)
     if not looked:
         raise CannotTellError("no query lets a made-up row through")
+
+
+def labels_are_one_each(model: Examined) -> Iterator[Finding]:
+    """Of one row, the labels' SQL makes one label: of two that became known at once, none is the newer."""
+    label, id_column = model.spec.label, model.spec.events.id_column
+    if label.horizon is not None or label.source not in model.sources:
+        raise CannotTellError("each event of a horizon has one")
+    source = model.sources[label.source]
+    try:
+        # No two made-up rows have the same moment.
+        found = _rows(source, made_up(source, label.sql), label.sql, {}).to_pandas()
+        labels = found.groupby([id_column, "known_at"])["label"].nunique()
+    except (duckdb.Error, KeyError):
+        raise CannotTellError("the labels' SQL does not fit") from None
+    if not len(labels):
+        raise CannotTellError("no query lets a made-up row through")
+    if several := int((labels > 1).sum()):
+        yield Finding(
+            "error",
+            ONE_EACH,
+            model.at("label.sql"),
+            f"{several} of {len(labels)} made-up events get several labels at one moment",
+            "one label of each event, and later ones as corrections",
+            f"join what tells the label by a key, or group by {id_column}",
+        )
 
 
 def _too_early(source: Source, sql: str, known: str, parameters: Mapping[str, Any]) -> str | None:
