@@ -570,6 +570,26 @@ def test_a_parameter_that_lightgbm_does_not_know_is_told(name: str, sound: bool)
     assert (found == []) if sound else len(told_so) == 1
 
 
+def test_the_path_of_an_estimator_within_another_is_looked_for(tmp_path: Path) -> None:
+    nested = {"categories": ["country"], "estimator": {"path": "lightgbm.LGBMClasifier", "params": {}}}
+    wrong = model(estimator=EstimatorSpec(path="ct_assets.core.estimators.numbered", params=nested))
+    with pytest.raises(DefinitionError, match=r"estimator\.params\.estimator\.path: unknown name.*'LGBMClassifier'"):
+        refuse_mistakes(wrong, [])
+
+
+@pytest.mark.parametrize(
+    ("declared", "stopped"), [("'buys_v2'", True), ("name='buys_v1'", False), ("f'buys_v{1}'", False), ("", False)]
+)
+def test_a_service_that_no_file_names_stops_the_definitions(declared: str, stopped: bool, tmp_path: Path) -> None:
+    file = tmp_path / "feature_views.py"
+    file.write_text(f"service = FeatureService({declared}, features=[])" if declared else "other = 1")
+    if stopped:
+        with pytest.raises(DefinitionError, match="feature_service: unknown feature service 'buys_v1'"):
+            refuse_mistakes(model(), [file])
+    else:
+        refuse_mistakes(model(), [file])
+
+
 def test_labels_that_fan_out_are_told() -> None:
     sql = "SELECT visit, l.label, known_at FROM orders, (VALUES (0), (1)) l(label)"
     (found,) = told(model(label={"sql": sql}))

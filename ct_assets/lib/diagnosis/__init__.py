@@ -29,6 +29,7 @@ from ct_assets.lib.diagnosis.inputs import (
     entities_cover_the_keys,
     inputs_are_there,
     inputs_can_be_there,
+    service_can_be_there,
     service_is_declared,
     views_are_as_declared,
     views_are_computed,
@@ -111,7 +112,12 @@ def refuse_mistakes(model: Examined, feast_files: Iterable[Path]) -> None:
     Raises:
         DefinitionError: Names every mistake.
     """
-    checks = {**LOADING, INPUTS: lambda m: inputs_can_be_there(m, feast_files)}
+    files = list(feast_files)
+    checks = {
+        **LOADING,
+        SERVICE: lambda m: service_can_be_there(m, files),
+        INPUTS: lambda m: inputs_can_be_there(m, files),
+    }
     if found := [finding for finding in examine(model, checks) if finding.level == "error"]:
         raise DefinitionError(model.spec.name, found)
 

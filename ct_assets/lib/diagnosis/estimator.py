@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -33,10 +33,23 @@ def path_is_there(model: Examined) -> Iterator[Finding]:
 
     That is read from the files alone: importing them may take seconds.
     """
-    path = model.spec.estimator.path
-    if told := _missing(path):
-        remedy = "name a class or a function that returns an estimator, as package.module.Name"
-        yield Finding("error", PATH, model.at("estimator.path"), told, remedy=remedy)
+    estimator = model.spec.estimator
+    for field, path in _paths("estimator", {"path": estimator.path, "params": estimator.params}):
+        if told := _missing(path):
+            remedy = "name a class or a function that returns an estimator, as package.module.Name"
+            yield Finding("error", PATH, model.at(field), told, remedy=remedy)
+
+
+def _paths(field: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The import paths of an estimator and of those within it, each with its field."""
+    if isinstance(value, Mapping):
+        if set(value) <= {"path", "params"} and isinstance(value.get("path"), str):
+            yield f"{field}.path", value["path"]
+        for name, part in value.items():
+            yield from _paths(f"{field}.{name}", part)
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _paths(f"{field}.{index}", part)
 
 
 def _missing(path: str) -> str:

@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 
 from ct_assets.core.strict import unknown
-from ct_assets.lib.diagnosis.declared import Declared, Kind, View, around, declarable
+from ct_assets.lib.diagnosis.declared import Declared, Kind, View, around, declarable, services
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.queries import view_schema
@@ -26,6 +26,16 @@ def service_is_declared(model: Examined) -> Iterator[Finding]:
     known = _repository(model).services
     if model.spec.feature_service not in known:
         told = unknown("feature service", model.spec.feature_service, known)
+        yield Finding("error", SERVICE, model.at("feature_service"), told, remedy="declare it to Feast, or name it")
+
+
+def service_can_be_there(model: Examined, feast_files: Iterable[Path]) -> Iterator[Finding]:
+    """The same without Feast: told is a name that no file of Feast's gives to a service."""
+    files, name = list(feast_files), model.spec.feature_service
+    if not files or any(name in file.read_text() for file in files):
+        return
+    if known := services(files):
+        told = unknown("feature service", name, known)
         yield Finding("error", SERVICE, model.at("feature_service"), told, remedy="declare it to Feast, or name it")
 
 
