@@ -66,7 +66,7 @@ def lesson_of(spec: ModelSpec, examples: pd.DataFrame, inputs: pd.DataFrame, sta
     chosen = choose(spec.strategy, inputs.iloc[available], labels.iloc[available], moments, spec.seed)
     rows, own = available[chosen.rows], chosen.weights
     task = task_of(spec)
-    if labels.iloc[rows].nunique() < task.fewest_values:
+    if start is None and labels.iloc[rows].nunique() < task.fewest_values:
         raise ValueError(
             f"the {len(rows)} examples that `strategy` chooses of {len(examples)} for {spec.name} have one class only; "
             f"expected {task.needs}: widen the window or the sample, or wait for more labels"

@@ -160,6 +160,17 @@ def test_new_rows_of_one_class_are_no_silent_loss_of_the_other(estimator: dict) 
         train(spec, one_class, NEW, start=start(first))
 
 
+@pytest.mark.parametrize("balance", ["none", "weights"])
+@pytest.mark.parametrize("kind", ["window", "recent"])
+def test_a_choice_of_one_class_is_told_before_anything_is_fitted(kind: str, balance: str) -> None:
+    moments = pd.Timestamp("2013-01-01", tz="UTC") + pd.to_timedelta(np.arange(600), unit="h")
+    turned = BOTH.assign(event_timestamp=moments, label=(np.arange(600) < 500).astype("int8"))
+    chosen = {"kind": "window", "window": "50 hours"} if kind == "window" else {"sampling": "recent", "rows": 50}
+    spec = spec_of(TREES, StrategySpec(**chosen, balance=balance))
+    with pytest.raises(ValueError, match="that `strategy` chooses of 600 for m have one class only; expected both"):
+        train(spec, turned, NEW)
+
+
 def test_partial_fit_takes_new_rows_of_one_class() -> None:
     spec = spec_of(SGD, StrategySpec(kind="incremental", balance="weights"))
     first = train(spec, OLD, NEW)
