@@ -1,11 +1,13 @@
 """How many labels the lines of a model have at a moment, and whether a training could do with them."""
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import MISSING_CATEGORY
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.strategies import Positions, choose
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import DAY, INSTANT, maturing, partition_of, scored_name
@@ -73,27 +75,35 @@ def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) ->
     """Why a training of a line as of a moment could not end in a judged model; empty if nothing stands in its way.
 
     It would have to learn from the mature examples, and be judged on the newest of them: there have to be some of both,
-    and the first have to differ in their labels.
+    and those that the strategy chooses of the first have to differ in their labels.
     """
     name, task = outcomes_name(spec), task_of(spec)
     of_segment = "" if line.segment is None else f"AND {quoted(str(spec.segment_by))} = $segment "
     sql = f"""
-SELECT count(*) FILTER (moment < $split) AS to_learn, count(DISTINCT label) FILTER (moment < $split) AS labels,
-  count(*) FILTER (moment >= $split) AS to_judge
-FROM (
-  SELECT label, {maturing(spec)} AS moment FROM "{name}" WHERE {maturing(spec)} < $as_of {of_segment}
-  QUALIFY row_number() OVER (PARTITION BY {quoted(spec.events.id_column)} ORDER BY known_at DESC) = 1
-)
+SELECT label, event_timestamp, {maturing(spec)} < $split AS to_learn FROM "{name}"
+WHERE {maturing(spec)} < $as_of {of_segment}
+QUALIFY row_number() OVER (PARTITION BY {quoted(spec.events.id_column)} ORDER BY known_at DESC) = 1
 """
     window, split = Window(None, partition_of(as_of - INSTANT)), as_of - spec.evaluation_days * DAY
     if not lake.has_rows(name, window):
         return "nothing that was scored has a label yet"
     asked = {"split": split, "as_of": as_of} | ({} if line.segment is None else {"segment": line.segment})
-    [found] = lake.query(sql, {name: window}, as_of, asked).to_pylist()
-    if not found["to_judge"]:
+    found = lake.query(sql, {name: window}, as_of, asked).to_pandas()
+    older = found[found["to_learn"]]
+    if len(older) == len(found):
         return f"of the events that matured since {split.isoformat()} none has a label, to judge a challenger on"
-    if not found["to_learn"]:
-        return f"all {found['to_judge']} labels are of events that matured since {split.isoformat()}: to judge on"
-    if found["labels"] < task.fewest_values:
-        return f"the {found['to_learn']} examples to learn from have one class only; expected {task.needs}"
+    if older.empty:
+        return f"all {len(found)} labels are of events that matured since {split.isoformat()}: to judge on"
+    labels = older["label"].iloc[_learned_from(spec, older)]
+    if labels.nunique() < task.fewest_values:
+        return f"the {len(labels)} examples to learn from have one class only; expected {task.needs}"
     return ""
+
+
+def _learned_from(spec: ModelSpec, examples: pd.DataFrame) -> Positions:
+    """Which examples the strategy chooses by their moments; what it chooses by their inputs leaves no class out."""
+    strategy = spec.strategy
+    if strategy.continues:
+        return np.arange(len(examples))
+    by_time = strategy if strategy.sampling == "recent" else strategy.model_copy(update={"sampling": "all"})
+    return choose(by_time, examples[[]], examples["label"], examples["event_timestamp"], spec.seed).rows

@@ -9,6 +9,7 @@ from labelled_world import LABELS, day, model, world
 
 from ct_assets.core.ledger import Ledger
 from ct_assets.core.segments import Line
+from ct_assets.core.strategies import StrategySpec
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import read_examples
 from ct_assets.lib.decisions import judge_moment
@@ -54,6 +55,29 @@ def test_it_is_what_the_training_set_of_the_moment_would_hold(kind: str, absent:
         assert (told in found) if told else not found
         seen.add(told)
     assert "" in seen and len(seen) > 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "known"),
+    [
+        ({}, ""),
+        ({"kind": "window", "window": "15 hours"}, "the 15 examples to learn from have one class only"),
+        ({"kind": "window", "window": "30 hours"}, ""),
+        ({"sampling": "recent", "rows": 20}, "the 20 examples to learn from have one class only"),
+        ({"sampling": "recent", "rows": 60}, ""),
+        ({"sampling": "stratified", "rows": 20}, ""),
+    ],
+)
+def test_a_window_of_one_class_is_told_before_it_is_trained_on(chosen: dict, known: str, tmp_path: Path) -> None:
+    loans = [(f"l{i}", i, i + 60) for i in range(150)]
+    spec = model("delay", strategy=StrategySpec(**chosen))
+    # A loan an hour, of which the first 60 are to learn from; those from the fortieth on turn out well.
+    made = world(tmp_path, spec, loans, [(name, int(at < 40), at + 50) for name, at, _ in loans])
+    made.arrive(DAYS)
+    for number in range(DAYS):
+        save_outcomes(made.lake, made.spec, day(number))
+    told = untrainable(made.lake, made.spec, Line("m"), end_of(day(6)))
+    assert told.startswith(known) if known else told == ""
 
 
 def test_a_first_training_waits_for_the_second_class_and_says_so(tmp_path: Path) -> None:
