@@ -45,10 +45,8 @@ def _numbers(values: pd.Series) -> npt.NDArray[np.float64]:
 def _categories(values: pd.Series) -> npt.NDArray[np.object_]:
     # Each value by itself: what a category is called may not depend on the others of its batch, beside which whole
     # numbers may have become floats.
-    if pd.api.types.is_float_dtype(values.dtype) or pd.api.types.infer_dtype(values, skipna=True) != "string":
-        texts = np.array([_category(value) for value in values], dtype=object)
-    else:
-        texts = np.array([str(value) for value in values], dtype=object)
+    told = str if pd.api.types.infer_dtype(values, skipna=True) == "string" else _category
+    texts = np.array([told(value) for value in values], dtype=object)
     texts[values.isna().to_numpy()] = MISSING_CATEGORY
     return texts
 

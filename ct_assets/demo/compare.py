@@ -90,18 +90,21 @@ class Comparison:
             `static_monthly` and `<arm>` by month. Empty before the first training moment, and before any label of
             what was predicted after it.
         """
+        nothing: dict[str, dict[str, Any]] = {metric: {} for metric in METRICS[self.spec.task]}
+        if not self._ends:
+            return nothing
         for moment in self._ends.keys() - self._models.keys():
             self._train(moment)
         for moment in self._ends.keys() - self._parts.keys():
             self._predict(moment)
-        served = _served(self.home, self.spec, min(self._ends), self.end) if self._ends else pd.DataFrame({"label": []})
+        served = _served(self.home, self.spec, min(self._ends), self.end)
         parts = [self._parts[moment].result() for moment in self._ends]
         self._pool.shutdown()
         # What served is compared on the events that it scored: before the first champion, nothing did.
-        served = served[served[task_of(self.spec).columns].notna().all(axis=1)] if self._ends else served
+        served = served[served[task_of(self.spec).columns].notna().all(axis=1)]
         known = served["label"].dropna()
         if known.empty:
-            return {metric: {} for metric in METRICS[self.spec.task]}
+            return nothing
         arms = {
             "served": served.drop(columns="label"),
             "static": pd.concat([static for static, _ in parts]),

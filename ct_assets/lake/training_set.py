@@ -157,9 +157,9 @@ def build_training_set(
         split_by=split_by,
     )
     folder = _folder(lake, snapshot.digest)
-    if not (folder / MANIFEST).exists():
-        write_atomically(folder / "data.parquet", payload)
-        write_atomically(folder / MANIFEST, json.dumps(asdict(snapshot), indent=2).encode())
+    # Also when it is there: what is made again is the same, unless somebody changed it.
+    write_atomically(folder / "data.parquet", payload)
+    write_atomically(folder / MANIFEST, json.dumps(asdict(snapshot), indent=2).encode())
     return snapshot
 
 

@@ -51,7 +51,7 @@ def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, partition: 
     )
 
 
-def judge_moment(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> tuple[Evidence, Decision]:
+def decide_about(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> tuple[Evidence, Decision]:
     """What is decided about a line at the end of an arrival day, and on which evidence."""
     policy, evidence = policy_of(spec, releases.line), gather_evidence(lake, releases, spec, partition)
     decision = decide(policy, evidence)
@@ -92,7 +92,7 @@ def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: str) -> Re
     report = performance_report(lake, releases, spec, day)
     others = read_reports(lake, spec, "performance", day) if spec.segment_by else {}
     save_report(lake, spec, "performance", day, {**others, line.partition: report} if spec.segment_by else report)
-    evidence, decision = judge_moment(lake, releases, spec, day)
+    evidence, decision = decide_about(lake, releases, spec, day)
     return record_decision(releases, evidence, decision, after=late) if decision.retrain else None
 
 

@@ -17,7 +17,7 @@ from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.decisions import judge_moment, reconsider, record_decision, retrain_due
+from ct_assets.lib.decisions import decide_about, reconsider, record_decision, retrain_due
 from ct_assets.lib.drifting import drift_of_lines
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.model_assets import RETRAIN_DUE, lines_of, model_key, releases_of
@@ -259,7 +259,7 @@ def _decision(
 
 
 def _decide(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> Record:
-    record = record_decision(releases, *judge_moment(lake, releases, spec, partition))
+    record = record_decision(releases, *decide_about(lake, releases, spec, partition))
     reconsider(lake, releases, spec, partition)
     return record
 

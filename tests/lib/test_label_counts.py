@@ -12,7 +12,7 @@ from ct_assets.core.segments import Line
 from ct_assets.core.strategies import StrategySpec
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import read_examples
-from ct_assets.lib.decisions import judge_moment
+from ct_assets.lib.decisions import decide_about
 from ct_assets.lib.label_counts import untrainable
 from ct_assets.lib.monitoring_reports import save_report
 from ct_assets.lib.outcomes import save_outcomes
@@ -95,10 +95,10 @@ def test_a_first_training_waits_for_the_second_class_and_says_so(tmp_path: Path)
             day(number),
             performance_report(made.lake, releases, made.spec, day(number)),
         )
-        _, decision = judge_moment(made.lake, releases, made.spec, day(number))
+        _, decision = decide_about(made.lake, releases, made.spec, day(number))
         decided[number] = (decision.blocked_by, decision.reasons.get("untrainable", ""))
     blocked = [number for number, (by, _) in decided.items() if by == "untrainable"]
     assert blocked and decided[blocked[-1]][1].endswith("have one class only; expected both classes")
     # The first loan that goes bad is mature on the fifth day, and to judge on for two days more.
     assert max(blocked) == 5
-    assert judge_moment(made.lake, releases, made.spec, day(max(blocked) + 1))[1].retrain
+    assert decide_about(made.lake, releases, made.spec, day(max(blocked) + 1))[1].retrain

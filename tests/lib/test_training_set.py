@@ -96,6 +96,9 @@ def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
     for part in ("train", "holdout"):
         with pytest.raises(ValueError, match=r"data\.parquet was changed: its rows are not those of training set"):
             read_examples(made.lake, found, part)
+    # As it says, another training mends it.
+    assert snapshot(made)[0] == found.digest
+    assert len(read_examples(made.lake, found, "train")) == found.train_rows
 
 
 def test_the_weight_of_an_event_that_arrived_after_its_prediction_is_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ct_assets.lake.examples import INSTANT, read_events, scored_name
 from ct_assets.lake.lake import Lake
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
-from ct_assets.lib.features import FeatureSet, compute
+from ct_assets.lib.features import compute
 from ct_assets.lib.partitions import end_of
 
 ARRIVALS, LATER, EVENTS_IN_TIME, WINDOWS = "arrivals", "rows ahead of time", "events in time", "windows"
@@ -26,13 +26,9 @@ FURTHER_DAYS = 60
 def every_source_sends_each_day(model: Examined) -> Iterator[Finding]:
     """No daily source has left a day out: such a day is never scored nor decided about."""
     lake, spec = _lake(model), model.spec
-    read = {s.name: s for s in (*(f.source for f in model.feature_sets), *model.sources.values())}
-    names = {spec.events.source, spec.label.source, *(f.source.name for f in model.feature_sets)}
-    arrived = {
-        name: {file.partition for file in lake.dataset(name).files()}
-        for name in sorted(names & read.keys())
-        if read[name].daily
-    }
+    read = [model.sources[name] for name in (spec.events.source, spec.label.source) if name in model.sources]
+    read += [features.source for features in model.feature_sets]
+    arrived = {s.name: {file.partition for file in lake.dataset(s.name).files()} for s in read if s.daily}
     days = sorted(set().union(*arrived.values()))
     if not days:
         raise CannotTellError("nothing has arrived yet")
@@ -45,7 +41,7 @@ def every_source_sends_each_day(model: Examined) -> Iterator[Finding]:
                 ARRIVALS,
                 f"source {name!r}",
                 f"nothing arrived for {len(left_out)} of {len(days)} days, such as {left_out[0]}",
-                "a file for each day, which are not scored nor decided about without it",
+                "a file for each day: without one, a day is neither scored nor decided about",
                 "land one without rows for a day on which nothing happened, and allow it with min_rows=0",
             )
 
@@ -118,14 +114,10 @@ def windows_are_read_whole(model: Examined) -> Iterator[Finding]:
                     f"{differing} of {rows.num_rows} rows of {days[-1]} are others with lookback_days="
                     f"{further.lookback_days} than with {features.lookback_days}",
                     "the days that the longest window reaches into",
-                    _remedy(features),
+                    f"raise lookback_days of the FeatureSet over {features.source.name!r}, or bound its windows",
                 )
     if not looked:
         raise CannotTellError("nothing has arrived yet")
-
-
-def _remedy(features: FeatureSet) -> str:
-    return f"raise lookback_days of the FeatureSet over {features.source.name!r}, or bound the windows of its SQL"
 
 
 def _differing(found: pa.Table, expected: pa.Table) -> int:
