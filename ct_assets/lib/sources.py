@@ -1,7 +1,5 @@
 """From a `Source` to its assets: the landing folder, the dataset and its blocking contract check."""
 
-from typing import Any
-
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
@@ -112,7 +110,6 @@ def column_schema(source: Source) -> dg.TableSchema:
     )
 
 
-def arrow_schema(schema: pa.Schema, descriptions: dict[str, str] | None = None) -> dg.TableSchema:
+def arrow_schema(schema: pa.Schema) -> dg.TableSchema:
     """An Arrow schema as Dagster shows it."""
-    told: dict[str, Any] = descriptions or {}
-    return dg.TableSchema([dg.TableColumn(f.name, str(f.type), description=told.get(f.name)) for f in schema])
+    return dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema])

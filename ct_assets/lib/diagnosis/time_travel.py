@@ -1,4 +1,5 @@
-"""Checks that no row claims to be known before it was: on made-up rows, cut at one moment after the other.
+"""Checks on made-up rows: that none claims to be known before it was, cut at one moment after the other, and that each
+tells one label.
 
 What a query yields as known by a moment may not change when the rows that became known later are taken away. That is
 what "known" means, so whatever differs has looked into the future.
