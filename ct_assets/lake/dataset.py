@@ -1,16 +1,12 @@
-"""Datasets: immutable Parquet files by partition, named by a small manifest.
+"""Datasets: immutable Parquet files by partition, named by a manifest.
 
-A file is written once under its content's digest and never changed. What a dataset *is* at a moment is the list in its
-`manifest.json`, replaced as a whole; an older version's files can stay on disk without being read.
+A file is written once under its content's digest and never changed. Which files a dataset has at a moment is what its
+`manifest.json` lists; an older version's files can stay on disk without being read.
 """
 
-import fcntl
 import hashlib
 import io
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ct_assets.lake.paths import read_replaced, write_atomically
+from ct_assets.lake.manifest import DataFile, Manifest
+from ct_assets.lake.paths import write_atomically
+
+__all__ = ["WHOLE", "DataFile", "Dataset", "to_parquet"]
 
 WHOLE = "all"
 """Partition name of a dataset without daily partitions."""
@@ -26,29 +25,6 @@ WHOLE = "all"
 
 DEFINITION = "definition"
 """Name of the file in a dataset's folder that says by which definition its newest rows were computed."""
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One immutable file of a dataset.
-
-    Attributes:
-        path: Relative to the dataset's folder.
-        partition: Arrival day as YYYY-MM-DD, or `WHOLE`.
-        digest: SHA-256 of the batch it came from, or of its own bytes.
-        rows: Number of rows.
-        min_time: Smallest value of the dataset's time column, ISO 8601 in UTC; None without rows.
-        max_time: Largest value, likewise.
-        name: Name under which the batch landed; empty for the rows that were computed here, or what else they are.
-    """
-
-    path: str
-    partition: str
-    digest: str
-    rows: int
-    min_time: str | None
-    max_time: str | None
-    name: str = ""
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -69,17 +45,16 @@ class Dataset:
     def __init__(self, root: Path, time_column: str = "known_at") -> None:
         self.root = root
         self.time_column = time_column
+        self._manifest = Manifest(root, time_column)
 
     @property
     def manifest_path(self) -> Path:
         """Where the list of current files is."""
-        return self.root / "manifest.json"
+        return self._manifest.path
 
     def files(self, first: str | None = None, last: str | None = None) -> list[DataFile]:
         """Current files, in partition order, of the partitions from `first` to `last` (both included)."""
-        return [
-            f for f in self._read() if (first is None or f.partition >= first) and (last is None or f.partition <= last)
-        ]
+        return self._manifest.files(first, last)
 
     @property
     def definition(self) -> str:
@@ -100,7 +75,7 @@ class Dataset:
 
     def rows(self) -> int:
         """Number of rows in all current files."""
-        return sum(f.rows for f in self._read())
+        return self._manifest.rows()
 
     def paths(self, files: Iterable[DataFile]) -> list[str]:
         """Absolute paths of files, for DuckDB."""
@@ -128,9 +103,7 @@ class Dataset:
         target = self.root / new.path
         if not target.exists():
             write_atomically(target, payload)
-        with self._locked():
-            kept = [f for f in self._read() if f.path != new.path and (append or f.partition != partition)]
-            self._write([*kept, new])
+        self._manifest.add(new, append)
         return new
 
     def _time_range(self, table: pa.Table) -> tuple[str | None, str | None]:
@@ -138,28 +111,6 @@ class Dataset:
             return None, None
         bounds = pc.min_max(table[self.time_column]).as_py()
         return _iso(bounds["min"]), _iso(bounds["max"])
-
-    def _read(self) -> tuple[DataFile, ...]:
-        try:
-            return read_replaced(self.manifest_path, _files_of)
-        except FileNotFoundError:
-            return ()
-
-    def _write(self, files: list[DataFile]) -> None:
-        entries = [vars(f) for f in sorted(files, key=lambda f: (f.partition, f.path))]
-        write_atomically(self.manifest_path, json.dumps({"time_column": self.time_column, "files": entries}).encode())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer of the manifest at a time, across processes."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-
-
-def _files_of(manifest: bytes) -> tuple[DataFile, ...]:
-    return tuple(DataFile(**entry) for entry in json.loads(manifest)["files"])
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -3,15 +3,19 @@
 import os
 import sqlite3
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ct_assets.core.durable import sync_folder
 
 T = TypeVar("T")
+
+_REMEMBERED = 256
+_remembering = threading.Lock()
+_parsed: dict[tuple[Path, Callable[[bytes], Any]], tuple[tuple[int, int, int], Any]] = {}
 
 
 def default_home() -> Path:
@@ -50,12 +54,16 @@ def read_replaced(path: Path, parse: Callable[[bytes], T]) -> T:
         FileNotFoundError: There is no such file.
     """
     status = path.stat()
-    return cast(T, _parsed(path, parse, status.st_ino, status.st_mtime_ns, status.st_size))
-
-
-@lru_cache(maxsize=256)
-def _parsed(path: Path, parse: Callable[[bytes], Any], *_version: int) -> Any:
-    return parse(path.read_bytes())
+    version = (status.st_ino, status.st_mtime_ns, status.st_size)
+    known = _parsed.get((path, parse))
+    if known is None or known[0] != version:
+        # One version of each file: those before it are never asked for again.
+        known = (version, parse(path.read_bytes()))
+        with _remembering:
+            _parsed[path, parse] = known
+            while len(_parsed) > _REMEMBERED:
+                del _parsed[next(iter(_parsed))]
+    return cast(T, known[1])
 
 
 def create_database(path: Path, create: Callable[[Path], object]) -> None:

@@ -1,12 +1,10 @@
 """What a Feast `FileSource` names: one Parquet file, a directory, a glob, or a manifest that lists files."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import fsspec
@@ -16,7 +14,7 @@ from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.paths import read_replaced
+from ct_assets.lake.manifest import Entry, entries
 
 MANIFEST_SUFFIX = "manifest.json"
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -146,16 +144,15 @@ def _as_pattern(path: str) -> str:
 
 def _manifest_files(path: str, location: str, span: Span) -> list[str]:
     try:
-        document = _manifest(path)
+        listed = entries(path, lambda leaf: _overlaps(leaf, span))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{location}: the manifest cannot be read ({type(error).__name__}: {error}). Expected a JSON document "
             '{"files": ["<partition>/<digest>.parquet", ...]}; materialize the dataset that writes it.'
         ) from error
-    entries = document.get("files") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+    if not all(map(_is_entry, listed)):
         raise ValueError(f'{location}: the manifest has no list of paths under "files".')
-    files = [entry if isinstance(entry, str) else entry["path"] for entry in entries if _overlaps(entry, span)]
+    files = [entry if isinstance(entry, str) else entry["path"] for entry in listed if _overlaps(entry, span)]
     if odd := [file for file in files if _GLOB_CHARACTERS & set(file)]:
         # DuckDB would expand it and read files the manifest does not list.
         raise ValueError(f"{location}: the manifest lists {odd[0]!r}; a listed path cannot contain *, ? or [.")
@@ -167,20 +164,13 @@ def _manifest_files(path: str, location: str, span: Span) -> list[str]:
     return [f"{folder}/{file}" for file in files]
 
 
-def _manifest(path: str) -> Any:
-    if "://" not in path:
-        return read_replaced(Path(path), json.loads)
-    with fsspec.open(path, "r", encoding="utf-8") as stream:
-        return json.load(stream)
-
-
 def _is_entry(entry: object) -> bool:
     return isinstance(entry, str) or (isinstance(entry, dict) and isinstance(entry.get("path"), str))
 
 
-def _overlaps(entry: str | dict[str, Any], span: Span) -> bool:
-    """Whether a file can hold rows inside `span`, by what the manifest says of it; True if it says nothing."""
-    if isinstance(entry, dict) and entry.get("rows") == 0:
+def _overlaps(entry: str | Entry, span: Span) -> bool:
+    """Whether a file or leaf can hold rows inside `span`, by what the manifest says of it; True if it says nothing."""
+    if isinstance(entry, Mapping) and entry.get("rows") == 0:
         return False
     if isinstance(entry, str) or not entry.get("min_time") or not entry.get("max_time"):
         return True
@@ -189,7 +179,7 @@ def _overlaps(entry: str | dict[str, Any], span: Span) -> bool:
     return (low is None or last >= low) and (high is None or first <= high)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _micros(moment: str) -> int:
     return (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 

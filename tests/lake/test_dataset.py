@@ -5,7 +5,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ct_assets.lake import dataset as module
+from ct_assets.lake import dataset as rows_module
+from ct_assets.lake import manifest as manifest_module
 from ct_assets.lake.dataset import Dataset
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.paths import default_home
@@ -97,7 +98,7 @@ def test_a_crash_while_writing_leaves_the_old_version(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     dataset.write("2013-01-01", rows("2013-01-01", [1]))
-    done, write = [], module.write_atomically
+    done, write = [], rows_module.write_atomically
 
     def crash(path: Path, payload: bytes) -> None:
         done.append(path)
@@ -106,7 +107,8 @@ def test_a_crash_while_writing_leaves_the_old_version(
         write(path, payload)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
-        patch.setattr(module, "write_atomically", crash)
+        for module in (rows_module, manifest_module):
+            patch.setattr(module, "write_atomically", crash)
         dataset.write("2013-01-01", rows("2013-01-01", [2]))
     assert numbers(tmp_path) == [1]
     dataset.write("2013-01-01", rows("2013-01-01", [2]))

@@ -1,0 +1,227 @@
+"""A dataset's manifest: the list of its current files, at a cost that does not grow with their number.
+
+`manifest.json` lists the newest files itself. The others are in leaves: immutable lists of files, in the order of
+partitions, of which `manifest.json` holds the path, the first and last file, the sum of rows and the range of times.
+An arrival rewrites `manifest.json` and at times a leaf; a reader of a window opens the leaves of the window. So that
+`manifest.json` stays short, `FAN` leaves of `LEAF` files are merged into one. A manifest without leaves is complete,
+and may be written by anyone.
+"""
+
+import fcntl
+import hashlib
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from ct_assets.lake.paths import read_replaced, write_atomically
+
+MANIFEST = "manifest.json"
+LEAVES = "manifest"
+"""Folder of the leaves, beside `manifest.json`."""
+LEAF = 16
+"""How many files move into a leaf at once; `manifest.json` itself lists at most twice as many."""
+FAN = 16
+"""How many leaves of `LEAF` files become one."""
+LOOKS = 10
+"""How often a reader starts again because a leaf was replaced under it."""
+_KEPT_LEAVES = 256
+
+Entry = Mapping[str, Any]
+"""One file, or one leaf, as the manifest says it: `rows`, `min_time` and `max_time` of both."""
+_LAST = "\U0010ffff"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One immutable file of a dataset.
+
+    Attributes:
+        path: Relative to the dataset's folder.
+        partition: Arrival day as YYYY-MM-DD, or `WHOLE`.
+        digest: SHA-256 of the batch it came from, or of its own bytes.
+        rows: Number of rows.
+        min_time: Smallest value of the dataset's time column, ISO 8601 in UTC; None without rows.
+        max_time: Largest value, likewise.
+        name: Name under which the batch landed; empty for the rows that were computed here, or what else they are.
+    """
+
+    path: str
+    partition: str
+    digest: str
+    rows: int
+    min_time: str | None
+    max_time: str | None
+    name: str = ""
+
+
+def entries(path: str, wanted: Callable[[Entry], bool]) -> list[Any]:
+    """The listed files, in the order of partitions, as the manifest holds them.
+
+    Args:
+        path: Of the manifest; local, or a URL that fsspec opens.
+        wanted: Which leaves to open, by what the manifest says of them.
+
+    Raises:
+        OSError: There is no such manifest, or a leaf of it is gone.
+        ValueError: It is not JSON, or has no list of files.
+    """
+    for look in range(LOOKS):
+        document = _document(path)
+        leaves = [leaf for leaf in document.get("leaves", []) if wanted(leaf)]
+        try:
+            found = [entry for leaf in leaves for entry in _leaf(f"{path.rpartition('/')[0]}/{leaf['path']}")]
+        except FileNotFoundError:
+            # A writer replaced the leaf after this reader had seen the manifest.
+            if look + 1 == LOOKS:
+                raise
+            continue
+        return [*found, *document["files"]]
+    raise AssertionError("a look returns or raises")
+
+
+class Manifest:
+    """The manifest of one dataset, on a local file system.
+
+    Args:
+        folder: The dataset's.
+        time_column: Noted in it.
+    """
+
+    def __init__(self, folder: Path, time_column: str) -> None:
+        self.folder = folder
+        self.path = folder / MANIFEST
+        self._time_column = time_column
+
+    def files(self, first: str | None = None, last: str | None = None) -> list[DataFile]:
+        """The files of the partitions from `first` to `last`, both included, in their order; empty without manifest."""
+
+        def overlaps(leaf: Entry) -> bool:
+            begin, end = _partition(leaf["first"]), _partition(leaf["last"])
+            return (first is None or end >= first) and (last is None or begin <= last)
+
+        try:
+            found = entries(str(self.path), overlaps)
+        except FileNotFoundError:
+            if self.path.exists():
+                raise
+            return []
+        return [
+            DataFile(**entry)
+            for entry in found
+            if (first is None or entry["partition"] >= first) and (last is None or entry["partition"] <= last)
+        ]
+
+    def rows(self) -> int:
+        """Rows of all files, from the sums."""
+        if not self.path.exists():
+            return 0
+        document = _document(str(self.path))
+        return sum(entry["rows"] for entry in [*document.get("leaves", []), *document["files"]])
+
+    def add(self, new: DataFile, append: bool) -> None:
+        """Name a file, beside the others of its partition or instead of them."""
+        with self._locked():
+            document = _document(str(self.path)) if self.path.exists() else {"files": []}
+            leaves, tail = document.get("leaves", []), document["files"]
+            low = (new.partition, new.path if append else "")
+            high = (new.partition, new.path if append else _LAST)
+            start = bisect_left(leaves, low, key=lambda leaf: _key(leaf["last"]))
+            stop = bisect_right(leaves, high, key=lambda leaf: _key(leaf["first"]))
+            in_tail = not leaves or high > _key(leaves[-1]["last"])
+            if not in_tail:
+                stop = max(stop, start + 1)  # between two leaves: into the second
+            held = [entry for leaf in leaves[start:stop] for entry in self._files_of(leaf)]
+            files = [DataFile(**entry) for entry in [*held, *(tail if in_tail else [])]]
+            kept = [f for f in files if f.path != new.path and (append or f.partition != new.partition)]
+            named = self.write([*kept, new], leaves[:start], leaves[stop:], [] if in_tail else tail)
+            for path in {leaf["path"] for leaf in leaves} - named:
+                (self.folder / path).unlink(missing_ok=True)
+
+    def write(
+        self,
+        files: Iterable[DataFile],
+        before: Sequence[Entry] = (),
+        after: Sequence[Entry] = (),
+        tail: Sequence[Entry] = (),
+    ) -> set[str]:
+        """Name `files` between the leaves before and those after them; without a `tail`, the newest of them become it.
+
+        Returns:
+            Paths of all leaves named now.
+        """
+        listed: list[dict[str, Any]] = [vars(f) for f in sorted(files, key=lambda f: (f.partition, f.path))]
+        leaves, large = list(before), LEAF * FAN
+        while len(listed) > (2 * large if tail else 2 * LEAF):
+            size = large if len(listed) > large else LEAF
+            part, listed = listed[:size], listed[size:]
+            small = leaves[1 - FAN :]
+            if size == LEAF and len(small) == FAN - 1 and all(leaf["files"] <= 2 * LEAF for leaf in small):
+                part = [*(entry for leaf in small for entry in self._files_of(leaf)), *part]
+                del leaves[1 - FAN :]
+            leaves.append(self._write_leaf(part))
+        if tail:
+            leaves.append(self._write_leaf(listed))
+            listed = []
+        leaves += after
+        document = {"time_column": self._time_column, **({"leaves": leaves} if leaves else {})}
+        write_atomically(self.path, json.dumps(document | {"files": [*listed, *tail]}).encode())
+        return {leaf["path"] for leaf in leaves}
+
+    def _files_of(self, leaf: Entry) -> list[Any]:
+        return _leaf(f"{self.folder}/{leaf['path']}")
+
+    def _write_leaf(self, files: list[dict[str, Any]]) -> Entry:
+        payload = json.dumps({"files": files}).encode()
+        path = f"{LEAVES}/{hashlib.sha256(payload).hexdigest()[:16]}.json"
+        write_atomically(self.folder / path, payload)
+        return {
+            "path": path,
+            "first": files[0]["path"],
+            "last": files[-1]["path"],
+            "files": len(files),
+            "rows": sum(f["rows"] for f in files),
+            "min_time": min((f["min_time"] for f in files if f["min_time"]), default=None),
+            "max_time": max((f["max_time"] for f in files if f["max_time"]), default=None),
+        }
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer of the manifest at a time, across processes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def _document(path: str) -> Any:
+    document = read_replaced(Path(path), json.loads) if "://" not in path else _fetched(path)
+    if not isinstance(document, dict) or not isinstance(document.get("files"), list):
+        raise ValueError('the manifest has no list of paths under "files"')
+    return document
+
+
+@lru_cache(maxsize=_KEPT_LEAVES)
+def _leaf(path: str) -> list[Any]:
+    # Immutable, so that it is read once.
+    document = json.loads(Path(path).read_bytes()) if "://" not in path else _fetched(path)
+    return list(document["files"])
+
+
+def _fetched(url: str) -> Any:
+    with fsspec.open(url, "r", encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def _partition(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _key(path: str) -> tuple[str, str]:
+    return _partition(path), path
