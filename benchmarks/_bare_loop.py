@@ -113,10 +113,10 @@ class BareLoop:
         save_outcomes(self.lake, SPEC, partition)
         as_of, lines, line = end_of(partition), [self.releases], self.releases.line
         labels, outcomes = labels_of_lines(self.lake, SPEC, as_of), recent_outcomes(self.lake, lines, SPEC, as_of)
-        performance = performance_reports(self.lake, lines, SPEC, partition, labels, outcomes)[line]
-        save_report(self.lake, SPEC, "performance", partition, performance)
-        drift = drift_of_lines(self.lake, lines, SPEC, partition, outcomes)[line]
-        save_report(self.lake, SPEC, "drift", partition, drift.model_dump(mode="json") if drift else {})
+        performance = performance_reports(self.lake, lines, SPEC, as_of, labels, outcomes)[line]
+        save_report(self.lake, SPEC, "performance", as_of, performance)
+        drift = drift_of_lines(self.lake, lines, SPEC, as_of, outcomes)[line]
+        save_report(self.lake, SPEC, "drift", as_of, drift.model_dump(mode="json") if drift else {})
 
     def _train(self, training: Training) -> None:
         self.version += 1

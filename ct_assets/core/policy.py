@@ -1,8 +1,10 @@
 """When to retrain: a pure function of evidence in event time, so a replay of the past decides the same."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Literal
+from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,7 +14,7 @@ from ct_assets.core.strict import Strict
 Blocked = Literal["cooldown", "too_few_labels", "untrainable"]
 
 #: Every decision gives a reason for each of these, in this order.
-TRIGGERS = ("bootstrap", "schedule", "new_labels", "drift", "performance", "manual")
+TRIGGERS = ("bootstrap", "schedule", "stale_champion", "new_labels", "drift", "performance", "manual")
 
 
 class RetrainPolicy(Strict):
@@ -31,6 +33,29 @@ class RetrainPolicy(Strict):
     )
     performance_min_rows: int = Field(default=500, ge=1, description="fewer labelled rows do not show a drop")
     cooldown_days: float = Field(default=1.0, ge=0, description="rest after a training, whatever its outcome")
+    max_champion_age_days: float | None = Field(
+        default=None, gt=0, description="age of what the champion was trained on from which on a retrain is due"
+    )
+    decide_at: str = Field(
+        default="0 0 * * *",
+        description="when it is decided, as a cron of five fields such as `0 6 * * MON`: on a schedule live, and in "
+        "event time in a replay, whether or not something has arrived",
+    )
+    decide_timezone: str = Field(default="UTC", description="time zone of `decide_at`, such as `Europe/Berlin`")
+
+    @field_validator("decide_at")
+    @classmethod
+    def _is_a_cron(cls, cron: str) -> str:
+        if len(cron.split()) != 5 or not re.fullmatch(r"[\dA-Za-z*/,\- ]+", cron):
+            raise ValueError(f"{cron!r} is no cron expression; expected five fields, such as '0 6 * * MON'")
+        return cron
+
+    @field_validator("decide_timezone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"{name!r} is no time zone; expected one such as 'UTC' or 'Europe/Berlin'")
+        return name
 
     @field_validator("performance_metric")
     @classmethod
@@ -44,7 +69,8 @@ class Evidence(BaseModel):
 
     `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels.
     Performance is of the champion, over the policy's window and at its evaluation. `untrainable` says why a training
-    could not end in a judged model; it is looked at once one would be due.
+    could not end in a judged model; it is looked at once one would be due. `silent` has a sentence for each source that has sent nothing for longer than it
+    should: that nothing arrives is evidence too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +87,7 @@ class Evidence(BaseModel):
     manual_request: bool = False
     manual_reason: str = ""
     untrainable: str = ""
+    silent: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _nothing_from_the_future(self) -> "Evidence":
@@ -80,7 +107,8 @@ class Evidence(BaseModel):
 class Decision(BaseModel):
     """Whether to retrain, and why.
 
-    `triggers` fired; `reasons` has one sentence for each of TRIGGERS, and for a block. `next_due` is the earliest event
+    `triggers` fired; `reasons` has one sentence for each of TRIGGERS, for a block, and for
+    sources that are silent. `next_due` is the earliest event
     time at which a retrain comes due without new evidence: `as_of` itself if due now, None if time alone never does it.
     """
 
@@ -102,6 +130,8 @@ def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
     outcomes = {name: _TRIGGERS[name](policy, evidence) for name in TRIGGERS}
     fired = tuple(name for name, (fires, _) in outcomes.items() if fires)
     reasons = {name: reason for name, (_, reason) in outcomes.items()}
+    if evidence.silent:
+        reasons["silence"] = "; ".join(evidence.silent)
     rest_ends = _after(evidence.trained_at, policy.cooldown_days)
     blocked: Blocked | None = None
     if evidence.champion_as_of is None and evidence.known_labels < policy.first_training_rows:
@@ -131,10 +161,11 @@ def _next_due(
 ) -> datetime | None:
     if blocked == "cooldown":
         return rest_ends
-    if blocked in ("too_few_labels", "untrainable") or policy.schedule_days is None:
+    if blocked in ("too_few_labels", "untrainable"):
         return None
-    scheduled = _after(evidence.trained_at, policy.schedule_days)
-    return max((m for m in (scheduled, rest_ends) if m is not None), default=None)
+    limits = ((evidence.trained_at, policy.schedule_days), (evidence.champion_as_of, policy.max_champion_age_days))
+    due = [since + timedelta(days=days) for since, days in limits if since is not None and days is not None]
+    return max(min(due), rest_ends or min(due)) if due else None
 
 
 def _bootstrap(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
@@ -153,6 +184,18 @@ def _schedule(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
         return False, "never trained: the schedule starts with the first training"
     past = f"last training {_days(evidence)} days ago, schedule every {policy.schedule_days:g} days"
     return evidence.as_of >= due, past if evidence.as_of >= due else f"{past}: fires at {due.isoformat()}"
+
+
+def _stale_champion(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
+    limit, champion = policy.max_champion_age_days, evidence.champion_as_of
+    if limit is None:
+        return False, "off: the policy has no max_champion_age_days"
+    if champion is None:
+        return False, "no champion yet, which could be too old"
+    text = f"the champion learned from what was known {(evidence.as_of - champion) / timedelta(days=1):.4g} days ago"
+    text += f" (limit {limit:g})"
+    due = champion + timedelta(days=limit)
+    return evidence.as_of >= due, text if evidence.as_of >= due else f"{text}: fires at {due.isoformat()}"
 
 
 def _new_labels(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
@@ -207,6 +250,7 @@ def _manual(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:  # n
 _TRIGGERS: dict[str, Callable[[RetrainPolicy, Evidence], tuple[bool, str]]] = {
     "bootstrap": _bootstrap,
     "schedule": _schedule,
+    "stale_champion": _stale_champion,
     "new_labels": _new_labels,
     "drift": _drift,
     "performance": _performance,

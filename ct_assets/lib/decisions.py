@@ -4,16 +4,16 @@ from datetime import datetime
 
 import pandas as pd
 
+from ct_assets.core.canonical import digest
 from ct_assets.core.ledger import DECISIONS, REQUEST, RETRAIN, SKIP, TRAINING, VERDICT, Record
 from ct_assets.core.policy import Decision, Evidence, RetrainPolicy, decide
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
-from ct_assets.lake.examples import INSTANT, partition_of
+from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.label_counts import untrainable
 from ct_assets.lib.monitoring_reports import read_report, read_reports, save_report
-from ct_assets.lib.partitions import end_of
 from ct_assets.lib.performance import performance_report
 
 
@@ -24,16 +24,15 @@ def policy_of(spec: ModelSpec, line: Line) -> RetrainPolicy:
     return spec.policy.model_copy(update={"first_training_rows": spec.segments.min_labels})
 
 
-def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> Evidence:
-    """What was known of a line at the end of an arrival day, and nothing that was decided at or after it.
+def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> Evidence:
+    """What was known of a line at the time of a decision, and nothing that was decided at or after it.
 
     So a decision that is computed again, after a crash or in a replay, comes out the same.
     """
-    as_of = end_of(partition)
     champion = releases.champion_at(as_of - INSTANT)
     training = _trained_before(releases, as_of)
-    performance = read_report(lake, spec, "performance", partition, releases.line)
-    drift = read_report(lake, spec, "drift", partition, releases.line)
+    performance = read_report(lake, spec, "performance", as_of, releases.line)
+    drift = read_report(lake, spec, "drift", as_of, releases.line)
     request = _open_request(releases, as_of, training)
     return Evidence(
         as_of=as_of.to_pydatetime(),
@@ -51,27 +50,34 @@ def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, partition: 
     )
 
 
-def decide_about(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> tuple[Evidence, Decision]:
-    """What is decided about a line at the end of an arrival day, and on which evidence."""
-    policy, evidence = policy_of(spec, releases.line), gather_evidence(lake, releases, spec, partition)
+def decide_about(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> tuple[Evidence, Decision]:
+    """What is decided about a line at a time, and on which evidence."""
+    policy, evidence = policy_of(spec, releases.line), gather_evidence(lake, releases, spec, as_of)
     decision = decide(policy, evidence)
     # Only now, as this reads all labels.
-    if decision.retrain and (found := untrainable(lake, spec, releases.line, end_of(partition))):
+    if decision.retrain and (found := untrainable(lake, spec, releases.line, as_of)):
         evidence = evidence.model_copy(update={"untrainable": found})
         decision = decide(policy, evidence)
     return evidence, decision
 
 
-def record_decision(releases: Releases, evidence: Evidence, decision: Decision, after: str = "") -> Record:
-    """Write the decision of one moment to the ledger, once, and once more `after` each day that came late."""
+def record_decision(releases: Releases, evidence: Evidence, decision: Decision) -> Record:
+    """Write the decision of one time to the ledger: once, and once more when later arrivals turn a skip into a retrain.
+
+    What is decided again on the same evidence, after a crash or in a replay, is the same record. A retrain that was
+    decided stays decided.
+    """
     content = {"decision": decision.model_dump(mode="json"), "evidence": evidence.model_dump(mode="json")}
-    name = releases.model
-    key = f"decision/{name}/{evidence.as_of.isoformat()}" + (f"/after/{after}" if after else "")
-    return releases.ledger.append(RETRAIN if decision.retrain else SKIP, name, evidence.as_of, content, key=key)
+    name, ledger, key = releases.model, releases.ledger, f"decision/{releases.model}/{evidence.as_of.isoformat()}"
+    kind = RETRAIN if decision.retrain else SKIP
+    first = ledger.find(key)
+    if first is not None and first.kind == SKIP and decision.retrain:
+        key += f"/again/{digest(content['evidence'])[:16]}"
+    return ledger.append(kind, name, evidence.as_of, content, key=key)
 
 
-def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: str) -> Record | None:
-    """Decide once more for the newest moment, if the labels of an earlier day were joined only now.
+def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: pd.Timestamp) -> Record | None:
+    """Decide once more for the newest time, if the labels of an earlier one were joined only now.
 
     Runs of different days may overtake each other. The newest decision then did not know what it should have known,
     and no later day may come to make up for it.
@@ -80,20 +86,20 @@ def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: str) -> Re
         lake: Where the outcomes are.
         releases: Those of the line.
         spec: The model.
-        late: The day that was just decided about.
+        late: The time that was just decided about.
 
     Returns:
         The new record, if a decision to skip has become one to retrain; a retrain that is due already stays due.
     """
     decided = newest_decision(releases)
-    if decided is None or decided.kind == RETRAIN or pd.Timestamp(decided.as_of) <= end_of(late):
+    if decided is None or decided.kind == RETRAIN or pd.Timestamp(decided.as_of) <= late:
         return None
-    day, line = partition_of(pd.Timestamp(decided.as_of) - INSTANT), releases.line
-    report = performance_report(lake, releases, spec, day)
-    others = read_reports(lake, spec, "performance", day) if spec.segment_by else {}
-    save_report(lake, spec, "performance", day, {**others, line.partition: report} if spec.segment_by else report)
-    evidence, decision = decide_about(lake, releases, spec, day)
-    return record_decision(releases, evidence, decision, after=late) if decision.retrain else None
+    as_of, line = pd.Timestamp(decided.as_of), releases.line
+    report = performance_report(lake, releases, spec, as_of)
+    others = read_reports(lake, spec, "performance", as_of) if spec.segment_by else {}
+    save_report(lake, spec, "performance", as_of, {**others, line.partition: report} if spec.segment_by else report)
+    evidence, decision = decide_about(lake, releases, spec, as_of)
+    return record_decision(releases, evidence, decision) if decision.retrain else None
 
 
 def newest_decision(releases: Releases) -> Record | None:

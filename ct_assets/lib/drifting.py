@@ -10,14 +10,13 @@ from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import LABEL, task_of
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import DAY, INSTANT, maturity, scored_name
+from ct_assets.lake.examples import DAY, INSTANT, maturity, partition_of, scored_name
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
-from ct_assets.lib.partitions import day_before, end_of
 
 
 def drift_of_lines(
-    lake: Lake, lines: Sequence[Releases], spec: ModelSpec, partition: str, outcomes: pd.DataFrame | None
+    lake: Lake, lines: Sequence[Releases], spec: ModelSpec, as_of: pd.Timestamp, outcomes: pd.DataFrame | None
 ) -> dict[Line, DriftReport | None]:
     """Compare the newest window of some of a model's lines with their champions' references; None without champion.
 
@@ -25,16 +24,15 @@ def drift_of_lines(
         lake: Where the scored events are.
         lines: Those to compare.
         spec: The model.
-        partition: The last day of the window.
+        as_of: The end of the window.
         outcomes: Of `recent_outcomes`.
     """
-    as_of = end_of(partition)
     champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
     if outcomes is None:
         return dict.fromkeys(champions)
     moments = maturity(spec, outcomes)
     matured = outcomes[(moments >= as_of - spec.drift_window_days * DAY) & (moments < as_of)]
-    window = Window(day_before(partition, spec.drift_window_days - 1), partition)
+    window = Window(partition_of(as_of - spec.drift_window_days * DAY), partition_of(as_of - INSTANT))
     further = [] if spec.segment_by is None else [SERVED_BY]
     columns = ", ".join(map(quoted, dict.fromkeys([*spec.inputs, *task_of(spec).watched, *further])))
     name = scored_name(spec)

@@ -19,7 +19,6 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.core.verdict import CHECK_NAMES, CHECKS, Verdict
-from ct_assets.lake.examples import INSTANT, partition_of
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, load_artifact
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
@@ -182,7 +181,7 @@ def _triggers(lake: LakeResource, line: Line, version: str, as_of: pd.Timestamp)
 
 def _drift_then(lake: LakeResource, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> DriftReport | None:
     """What the decision of that moment saw; None while there was no champion."""
-    found = read_report(lake.lake(), spec, "drift", partition_of(as_of - INSTANT), line)
+    found = read_report(lake.lake(), spec, "drift", as_of, line)
     return DriftReport.model_validate(found) if found else None
 
 

@@ -86,15 +86,15 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         ],
     )
     def monitoring(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
-        partition = context.partition_key
-        outcomes = save_outcomes(lake.lake(), spec, partition)
-        labels = labels_of_lines(lake.lake(), spec, end_of(partition))
-        lines = lines_at(lake, spec, end_of(partition), labels)
-        recent = recent_outcomes(lake.lake(), lines, spec, end_of(partition))
-        reports = performance_reports(lake.lake(), lines, spec, partition, labels, recent)
-        yield _performance(lake, spec, performance, partition, reports, outcomes)
-        yield _drift(lake, spec, drift, partition, drift_of_lines(lake.lake(), lines, spec, partition, recent))
-        yield _decision(lake, spec, decision, partition, lines, labels)
+        as_of = end_of(context.partition_key)
+        outcomes = save_outcomes(lake.lake(), spec, context.partition_key)
+        labels = labels_of_lines(lake.lake(), spec, as_of)
+        lines = lines_at(lake, spec, as_of, labels)
+        recent = recent_outcomes(lake.lake(), lines, spec, as_of)
+        reports = performance_reports(lake.lake(), lines, spec, as_of, labels, recent)
+        yield _performance(lake, spec, performance, as_of, reports, outcomes)
+        yield _drift(lake, spec, drift, as_of, drift_of_lines(lake.lake(), lines, spec, as_of, recent))
+        yield _decision(lake, spec, decision, as_of, lines, labels)
         if spec.segment_by:
             _report_due(context, spec, [each.line for each in lines if retrain_due(each)])
 
@@ -150,11 +150,11 @@ def _performance(
     lake: LakeResource,
     spec: ModelSpec,
     key: dg.AssetKey,
-    partition: str,
+    as_of: pd.Timestamp,
     reports: Mapping[Line, Mapping[str, Any]],
     outcomes: Outcomes,
 ) -> dg.MaterializeResult:
-    save_report(lake.lake(), spec, "performance", partition, _by_partition(spec, reports))
+    save_report(lake.lake(), spec, "performance", as_of, _by_partition(spec, reports))
     own = reports[Line(spec.name)]
     figures = {k: value for k, value in own.items() if value is not None and k not in ("provisional", "served")}
     fallen = [line.name for line, report in reports.items() if _has_fallen(spec, report)]
@@ -203,11 +203,11 @@ def _drift(
     lake: LakeResource,
     spec: ModelSpec,
     key: dg.AssetKey,
-    partition: str,
+    as_of: pd.Timestamp,
     found: Mapping[Line, DriftReport | None],
 ) -> dg.MaterializeResult:
     reports = {line: report.model_dump(mode="json") if report else {} for line, report in found.items()}
-    save_report(lake.lake(), spec, "drift", partition, _by_partition(spec, reports))
+    save_report(lake.lake(), spec, "drift", as_of, _by_partition(spec, reports))
     own, limit = found[Line(spec.name)], spec.policy.drift_share
     figures: dict[str, Any] = {
         "drifted_share": own.drifted_share if own else 0.0,
@@ -229,11 +229,11 @@ def _decision(
     lake: LakeResource,
     spec: ModelSpec,
     key: dg.AssetKey,
-    partition: str,
+    as_of: pd.Timestamp,
     lines: Sequence[Releases],
     labels: Mapping[Line, int],
 ) -> dg.MaterializeResult:
-    records = {each.line: _decide(lake.lake(), each, spec, partition) for each in lines}
+    records = {each.line: _decide(lake.lake(), each, spec, as_of) for each in lines}
     own = records[Line(spec.name)]
     decision = Decision.model_validate(own.evidence["decision"])
     reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
@@ -258,9 +258,9 @@ def _decision(
     )
 
 
-def _decide(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> Record:
-    record = record_decision(releases, *decide_about(lake, releases, spec, partition))
-    reconsider(lake, releases, spec, partition)
+def _decide(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> Record:
+    record = record_decision(releases, *decide_about(lake, releases, spec, as_of))
+    reconsider(lake, releases, spec, as_of)
     return record
 
 

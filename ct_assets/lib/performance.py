@@ -14,10 +14,9 @@ from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.label_counts import labels_of_lines, unlabelled
 from ct_assets.lib.outcomes import recent_outcomes
-from ct_assets.lib.partitions import end_of
 
 
-def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> dict[str, Any]:
+def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, Any]:
     """The champion's metric over the newest matured cohorts, next to what its verdict promised.
 
     Only events old enough to have their label count: fast labels alone would paint a rosy picture. What they say so far
@@ -27,16 +26,15 @@ def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, partitio
     Raises:
         ValueError: A label is none that the task knows.
     """
-    as_of = end_of(partition)
     labels, outcomes = labels_of_lines(lake, spec, as_of), recent_outcomes(lake, [releases], spec, as_of)
-    return performance_reports(lake, [releases], spec, partition, labels, outcomes)[releases.line]
+    return performance_reports(lake, [releases], spec, as_of, labels, outcomes)[releases.line]
 
 
 def performance_reports(
     lake: Lake,
     lines: Sequence[Releases],
     spec: ModelSpec,
-    partition: str,
+    as_of: pd.Timestamp,
     labels: Mapping[Line, int],
     outcomes: pd.DataFrame | None,
 ) -> dict[Line, dict[str, Any]]:
@@ -46,11 +44,10 @@ def performance_reports(
         lake: Where the scored events are.
         lines: Those to report about.
         spec: The model.
-        partition: The day.
+        as_of: The time of the decision; what became known from then on is not seen.
         labels: Of `labels_of_lines`.
         outcomes: Of `recent_outcomes`.
     """
-    as_of = end_of(partition)
     parts: tuple[pd.DataFrame, pd.DataFrame] | None = None
     if outcomes is not None:
         moments = maturity(spec, outcomes)

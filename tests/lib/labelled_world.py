@@ -183,4 +183,4 @@ def world(home: Path, spec: ModelSpec, loans: Any, messages: Any = (), orders: A
 def drift_of_day(lake: Lake, releases: Releases, spec: ModelSpec, partition: str) -> DriftReport | None:
     """What the day's drift report says of one line."""
     outcomes = recent_outcomes(lake, [releases], spec, end_of(partition))
-    return drift_of_lines(lake, [releases], spec, partition, outcomes)[releases.line]
+    return drift_of_lines(lake, [releases], spec, end_of(partition), outcomes)[releases.line]

@@ -92,13 +92,13 @@ def test_a_first_training_waits_for_the_second_class_and_says_so(tmp_path: Path)
             made.lake,
             made.spec,
             "performance",
-            day(number),
-            performance_report(made.lake, releases, made.spec, day(number)),
+            end_of(day(number)),
+            performance_report(made.lake, releases, made.spec, end_of(day(number))),
         )
-        _, decision = decide_about(made.lake, releases, made.spec, day(number))
+        _, decision = decide_about(made.lake, releases, made.spec, end_of(day(number)))
         decided[number] = (decision.blocked_by, decision.reasons.get("untrainable", ""))
     blocked = [number for number, (by, _) in decided.items() if by == "untrainable"]
     assert blocked and decided[blocked[-1]][1].endswith("have one class only; expected both classes")
     # The first loan that goes bad is mature on the fifth day, and to judge on for two days more.
     assert max(blocked) == 5
-    assert decide_about(made.lake, releases, made.spec, day(max(blocked) + 1))[1].retrain
+    assert decide_about(made.lake, releases, made.spec, end_of(day(max(blocked) + 1)))[1].retrain

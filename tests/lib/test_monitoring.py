@@ -12,9 +12,10 @@ from ct_assets.core.policy import decide as decide_by
 from ct_assets.core.segments import Line
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.decisions import gather_evidence, reconsider, record_decision, retrain_due
+from ct_assets.lib.decisions import decide_about, gather_evidence, reconsider, record_decision, retrain_due
 from ct_assets.lib.label_counts import labels_known
 from ct_assets.lib.monitoring_reports import save_report
+from ct_assets.lib.partitions import end_of
 from ct_assets.lib.performance import performance_report
 from ct_assets.lib.training import _chosen
 from ct_assets.words import explain
@@ -89,8 +90,9 @@ def outcomes(day: int, rows: int) -> pa.Table:
 
 def skipped(lake: Lake, ledger: Ledger, day: int) -> None:
     partition, releases = f"2013-01-{day:02d}", Releases(lake.home, Line("m"), ledger)
-    save_report(lake, SPEC, "performance", partition, performance_report(lake, releases, SPEC, partition))
-    evidence = gather_evidence(lake, releases, SPEC, partition)
+    as_of = end_of(partition)
+    save_report(lake, SPEC, "performance", as_of, performance_report(lake, releases, SPEC, as_of))
+    evidence = gather_evidence(lake, releases, SPEC, as_of)
     assert record_decision(releases, evidence, decide_by(SPEC.policy, evidence)).kind == SKIP
 
 
@@ -98,19 +100,29 @@ def test_labels_that_a_late_day_brings_turn_the_newest_decision(first_labels: La
     first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 4))
     skipped(first_labels, ledger, 2)
     releases = Releases(first_labels.home, Line("m"), ledger)
-    record = reconsider(first_labels, releases, SPEC, "2013-01-02")
+    record = reconsider(first_labels, releases, SPEC, at(3))
     assert record is not None
     assert (record.kind, pd.Timestamp(record.as_of)) == (RETRAIN, at(4))
     assert record.evidence["evidence"]["known_labels"] == 10
     assert due_by(ledger) == record
-    assert reconsider(first_labels, releases, SPEC, "2013-01-02") is None
+    assert reconsider(first_labels, releases, SPEC, at(3)) is None
+
+
+def test_late_labels_of_the_newest_day_turn_its_own_decision(first_labels: Lake, ledger: Ledger) -> None:
+    releases = Releases(first_labels.home, Line("m"), ledger)
+    first_labels.dataset("m/performance").write("2013-01-03", outcomes(3, 12))
+    save_report(first_labels, SPEC, "performance", at(4), performance_report(first_labels, releases, SPEC, at(4)))
+    records = [record_decision(releases, *decide_about(first_labels, releases, SPEC, at(4))) for _ in range(2)]
+    assert records[0] == records[1] == due_by(ledger)
+    assert (records[0].kind, records[0].evidence["evidence"]["known_labels"]) == (RETRAIN, 12)
+    assert [record.kind for record in ledger.records()] == [SKIP, RETRAIN]
 
 
 def test_a_late_day_that_tips_nothing_writes_nothing(first_labels: Lake, ledger: Ledger) -> None:
     first_labels.dataset("m/performance").write("2013-01-02", outcomes(2, 3))
     releases = Releases(first_labels.home, Line("m"), ledger)
-    assert reconsider(first_labels, releases, SPEC, "2013-01-02") is None
-    assert reconsider(first_labels, releases, SPEC, "2013-01-03") is None
+    assert reconsider(first_labels, releases, SPEC, at(3)) is None
+    assert reconsider(first_labels, releases, SPEC, at(4)) is None
     assert len(ledger.records()) == 1
 
 

@@ -328,10 +328,10 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
         releases = champion(home, resource.ledger())
         for number in range(5):
             outcomes = save_outcomes(made.lake, spec, day(number))
-            told = {releases.line: performance_report(made.lake, releases, spec, day(number))}
-            result = _performance(resource, spec, model_key(spec, "performance"), day(number), told, outcomes)
-        reports[name] = read_report(made.lake, spec, "performance", day(4), Line("m"))
-        evidence[name] = gather_evidence(made.lake, releases, spec, day(4))
+            told = {releases.line: performance_report(made.lake, releases, spec, end_of(number))}
+            result = _performance(resource, spec, model_key(spec, "performance"), end_of(number), told, outcomes)
+        reports[name] = read_report(made.lake, spec, "performance", end_of(4), Line("m"))
+        evidence[name] = gather_evidence(made.lake, releases, spec, end_of(4))
         [checks[name]] = result.check_results
         assert result.metadata["provisional (decides nothing)"] == reports[name]["provisional"]
     told, silent = reports["with"], reports["without"]
@@ -359,13 +359,13 @@ def test_what_another_champion_served_is_told_and_is_not_the_new_one_s(tmp_path:
     releases = champion(tmp_path, ledger)
     for number in range(5):
         save_outcomes(made.lake, made.spec, day(number))
-    first = performance_report(made.lake, releases, made.spec, day(4))
+    first = performance_report(made.lake, releases, made.spec, end_of(4))
     # All loans were scored by version 1; of the six pairs of a bad and a good one, four are in order.
     assert first["served"] == {"now": pytest.approx(4 / 6), "rows": 5, "label_rate": 0.4}
     assert {name: first[name] for name in first["served"]} == first["served"]
     releases.save(Release("m", "2", "", "b", "m_v1", {}, "t", releases.get("1").verdict, (START + DAY).isoformat()))
     ledger.append(PROMOTION, "m", START + DAY, {"version": "2"})
-    second = performance_report(made.lake, releases, made.spec, day(4))
+    second = performance_report(made.lake, releases, made.spec, end_of(4))
     assert (second["champion"], second["rows"], second["now"], second["served"]) == ("2", 0, None, first["served"])
 
 
@@ -380,7 +380,7 @@ def test_before_anything_matures_there_is_nothing_to_tell_and_nothing_breaks(tmp
         (home / "reference.json").write_text(profile(inputs, bin_edges(inputs)).to_json())
         outcome = save_outcomes(made.lake, made.spec, day(0))
         assert (outcome.first.num_rows, outcome.corrections.num_rows) == (0, 0)
-        report = performance_report(made.lake, releases, made.spec, day(0))
+        report = performance_report(made.lake, releases, made.spec, end_of(0))
         assert (report["rows"], report["now"], report["labels_known"], report["unlabelled"]) == (0, None, 0, 0)
         assert drift_of_day(made.lake, Releases(home, Line("none"), ledger), made.spec, day(0)) is None
         drift = drift_of_day(made.lake, releases, made.spec, day(0))

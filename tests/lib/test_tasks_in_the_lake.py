@@ -22,6 +22,7 @@ from ct_assets.core.training import predict, train
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.outcomes import save_outcomes
+from ct_assets.lib.partitions import end_of
 from ct_assets.lib.performance import performance_report
 
 DAYS = [f"2013-01-{day:02d}" for day in range(2, 8)]
@@ -88,7 +89,7 @@ EACH = pytest.mark.parametrize("name", TASKS)
 @EACH
 def test_performance_is_the_tasks_metric_over_what_has_matured(name: str, tmp_path: Path) -> None:
     days = Days(tmp_path, name, late=False)
-    report = performance_report(days.lake, days.releases, days.spec, LAST)
+    report = performance_report(days.lake, days.releases, days.spec, end_of(LAST))
     rows = days.outcomes()
     metric = days.task.gate_metric
     expected = days.task.measure(metric, days.task.codes(rows["label"]), days.task.array(rows))
