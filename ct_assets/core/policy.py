@@ -69,8 +69,8 @@ class Evidence(BaseModel):
 
     `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels.
     Performance is of the champion, over the policy's window and at its evaluation. `untrainable` says why a training
-    could not end in a judged model; it is looked at once one would be due. `silent` has a sentence for each source that has sent nothing for longer than it
-    should: that nothing arrives is evidence too.
+    could not end in a judged model; it is looked at once one would be due. `silent` has a sentence for each
+    source that has sent nothing for longer than it should: that nothing arrives is evidence too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
