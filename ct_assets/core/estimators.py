@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
+from ct_assets.core.imports import estimator_factory
 from ct_assets.core.strict import unknown
 
 NAMED = ("steps", "estimators", "transformers", "transformer_list")
@@ -18,13 +18,13 @@ def build_estimator(path: str, params: Mapping[str, Any], seed: int | None = Non
     items of `NAMED` parameters become tuples.
 
     Args:
-        path: Import path of a class or factory.
+        path: Import path of an estimator's class, or of a function of the project that returns one.
         params: Its keyword arguments.
         seed: For every `random_state` that the parameters leave open, at any depth.
         threads: For every LightGBM estimator that leaves `n_jobs` open.
 
     Raises:
-        ValueError: A path cannot be imported, or its parameters are not those that it takes; says where.
+        ValueError: A path names no estimator, or its parameters are not those that it takes; says where.
     """
     estimator = _made({"path": path, "params": params}, "estimator")
     for part in _parts(estimator):
@@ -74,7 +74,7 @@ def _instance(described: Mapping[str, Any], where: str) -> Any:
         if key not in ("path", "params"):
             raise ValueError(f"{where}: {unknown('field', str(key), ('path', 'params'))}")
     path, params = described["path"], described.get("params") or {}
-    factory = _imported(path, where)
+    factory = estimator_factory(str(path), where)
     if not isinstance(params, Mapping):
         raise ValueError(f"{where}.params is a {type(params).__name__}; expected keyword arguments of {path}")
     made = {name: _made(value, f"{where}.params.{name}") for name, value in params.items()}
@@ -82,19 +82,12 @@ def _instance(described: Mapping[str, Any], where: str) -> Any:
         made[name] = _with_names(made[name], f"{where}.params.{name}")
     _refuse_unknown_parameters(factory, made, f"{where} ({path})")
     try:
-        return factory(**made)
+        estimator = factory(**made)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {path} cannot be made of params {sorted(made)}: {error}") from error
-
-
-def _imported(path: Any, where: str) -> Any:
-    module, _, name = str(path).rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{where} path {path!r} cannot be imported ({error}); expected 'package.module.Class'"
-        ) from error
+    if not callable(getattr(estimator, "fit", None)):
+        raise ValueError(f"{where}: {path} returned a {type(estimator).__name__}; expected an estimator, with a `fit`")
+    return estimator
 
 
 def _with_names(items: Any, where: str) -> list[tuple[Any, ...]]:

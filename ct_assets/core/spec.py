@@ -126,7 +126,10 @@ class LabelSpec(Strict):
 class EstimatorSpec(Strict):
     """An estimator by import path, so that a spec can be read, compared and stored."""
 
-    path: str = Field(description="Import path of a scikit-learn compatible class or factory.")
+    path: str = Field(
+        description="Import path of a scikit-learn compatible class, of scikit-learn, LightGBM or a package that "
+        "pyproject.toml lists, or of this project's own class or factory."
+    )
     params: dict[str, Any] = Field(
         default_factory=dict,
         description="Its keyword arguments; an estimator among them is a mapping of `path` and `params` again.",

@@ -28,10 +28,12 @@ def content(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package for models' folders, named for its test."""
+    """A package for models' folders, named for its test, in a project of its own."""
     folder = tmp_path / f"models_{tmp_path.name}"
     folder.mkdir()
+    (tmp_path / "pyproject.toml").write_text(f'[tool.dg.project]\nroot_module = "{folder.name}"\n')
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     return folder
 
 
@@ -84,7 +86,7 @@ YAML: dict[str, tuple[str | Callable[[], str], str]] = {
     ),
     "a missing field": (
         lambda: yaml.safe_dump(content(estimator={"params": {}}), sort_keys=False),
-        "estimator.path: nothing; expected Import path of a scikit-learn compatible class or factory.",
+        "estimator.path: nothing; expected Import path of a scikit-learn compatible class, of scikit-learn, LightGBM",
     ),
     "a value that is none of the allowed": (
         lambda: yaml.safe_dump(content(tier="standart"), sort_keys=False),
