@@ -5,18 +5,22 @@ cut off: keep `head()` somewhere else (a log, a release) to see that too.
 """
 
 import fcntl
+import io
+import itertools
 import json
 import os
+import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ct_assets.core.canonical import canonical_json, digest, iso_utc, plain
 from ct_assets.core.durable import sync_folder
+from ct_assets.core.ledger_index import Entry, LedgerIndex, micros
 
 RETRAIN, SKIP, REQUEST = "retrain", "skip", "manual_request"
 TRAINING, VERDICT = "training", "verdict"
@@ -25,6 +29,7 @@ PROMOTION, ROLLBACK = "promotion", "rollback"
 DECISIONS = (RETRAIN, SKIP)
 POINTER_MOVES = (PROMOTION, ROLLBACK)
 GENESIS = "0" * 64
+T = TypeVar("T")
 
 
 class LedgerError(ValueError):
@@ -54,23 +59,13 @@ class Record:
         return digest({name: value for name, value in vars(self).items() if name != "hash"})
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Where a record's line is, and what it is looked up by: the records themselves stay on disk."""
-
-    offset: int
-    length: int
-    kind: str
-    model: str
-    as_of: datetime
-
-
 class Ledger:
     """An append-only file of decisions, shared by threads and processes of one machine.
 
     Appending holds an exclusive lock on the file, reads only what other processes have appended since, writes one line
     and syncs it to disk. A line left unfinished by a crash is moved to `<path>.torn` on the next append; readers never
-    see it. Reading takes no lock.
+    see it. Reading takes no lock. Records are found by an index beside the file, `<path>.index`, which is derived from
+    it: only `verify` and a lost index read the file whole.
 
     Parameters: `path` on a local file system (its folder is created); `clock` gives `recorded_at`.
     """
@@ -79,7 +74,8 @@ class Ledger:
         self.path = Path(path)
         self._clock = clock
         self._mutex = threading.RLock()
-        self._forget()
+        self._index = LedgerIndex(self.path.with_name(self.path.name + ".index"))
+        self._held = ("", b"")
 
     def append(
         self, kind: str, model: str, as_of: datetime | str, evidence: Mapping[str, Any], *, key: str | None = None
@@ -95,27 +91,36 @@ class Ledger:
         moment = _moment(as_of)
         content = plain(evidence, "evidence")
         with self._mutex, self._locked() as file:
-            torn = self._catch_up(file)
-            if key is not None and key in self._keys:
-                return self._existing(file, key, model)
-            if torn:
-                self._move_aside(file, torn)
-            seq = len(self._entries) + 1
-            draft = Record(seq, self._head, "", kind, model, moment, iso_utc(self._clock()), key, content)
+            newest, existing = self._ask(file, lambda index: (index.newest(), key and index.of_key(key)))
+            if existing:
+                return self._existing(file, existing, model)
+            end = newest.start + newest.length if newest else 0
+            file.seek(end)
+            if torn := file.read():
+                self._move_aside(file, torn, end)
+            seq, head = (newest.seq, newest.hash) if newest else (0, GENESIS)
+            draft = Record(seq + 1, head, "", kind, model, moment, iso_utc(self._clock()), key, content)
             record = Record(**{**vars(draft), "hash": draft.computed_hash()})
-            self._write(file, (canonical_json(record) + "\n").encode())
-            self._catch_up(file)
+            self._write(file, (canonical_json(record) + "\n").encode(), end)
+            self._ask(file, LedgerIndex.newest)
             return record
 
     def records(self, kind: str | None = None, model: str | None = None, newest_first: bool = False) -> list[Record]:
         """The records of a kind and model (None: any), oldest first unless told otherwise."""
-        return list(self._select(kind, model, newest_first))
+        return list(self.iterate(kind, model, newest_first))
+
+    def iterate(
+        self, kind: str | None = None, model: str | None = None, newest_first: bool = False
+    ) -> Iterator[Record]:
+        """The same one by one, for who may stop early: a record is read when it is asked for."""
+        with self._opened() as file:
+            for start, length in self._ask(file, lambda index: index.select(kind, model, newest_first)):
+                yield self._read(file, start, length)
 
     def models(self) -> list[str]:
         """Everything that there is a record about, in the order of the first one."""
-        with self._mutex, self._opened() as file:
-            self._catch_up(file)
-            return list(self._by_model)
+        with self._opened() as file:
+            return self._ask(file, LedgerIndex.models)
 
     def newest(self, kinds: Collection[str] | None, model: str, before: datetime | None = None) -> Record | None:
         """The record about the latest moment of event time, of several the one written last.
@@ -123,16 +128,13 @@ class Ledger:
         Parameters: `kinds` those to look at (None: any); `before`, if given, leaves out the records about this moment
         and later ones.
         """
-        with self._mutex, self._opened() as file:
-            self._catch_up(file)
-            entries = [
-                entry
-                for entry in self._by_model.get(model, [])
-                if (kinds is None or entry.kind in kinds) and (before is None or entry.as_of < before)
-            ]
-            # They lie in the order of their writing, so of equal moments the last one wins.
-            found = max(reversed(entries), key=lambda entry: entry.as_of, default=None)
-            return None if found is None else self._read(file, found)
+        limit = None if before is None else micros(before)
+        return self._first(lambda index: index.latest(kinds, model, limit))
+
+    def last_written(self, kinds: Collection[str] | None, model: str, until: datetime | None = None) -> Record | None:
+        """The record written last, of those about moments of event time up to `until`, included, if it is given."""
+        limit = None if until is None else micros(until)
+        return self._first(lambda index: index.last_written(kinds, model, limit))
 
     def newest_moment(self, model: str) -> datetime:
         """The latest moment of event time that there is a record about; the beginning of 1970 before the first."""
@@ -141,15 +143,13 @@ class Ledger:
 
     def find(self, key: str) -> Record | None:
         """The record with this idempotency key, or None."""
-        with self._mutex, self._opened() as file:
-            self._catch_up(file)
-            return self._read(file, self._keys[key]) if key in self._keys else None
+        return self._first(lambda index: index.of_key(key))
 
     def head(self) -> str:
         """Hash of the newest record; 64 zeros for an empty ledger."""
-        with self._mutex, self._opened() as file:
-            self._catch_up(file)
-            return self._head
+        with self._opened() as file:
+            newest = self._ask(file, LedgerIndex.newest)
+        return newest.hash if newest else GENESIS
 
     def verify(self) -> int:
         """Recompute every hash from the file and follow the chain; returns the number of records.
@@ -169,15 +169,6 @@ class Ledger:
                 prev = record.hash
         return count
 
-    def _forget(self) -> None:
-        self._identity: tuple[int, int] | None = None
-        self._offset = 0
-        self._head = GENESIS
-        self._last_line = b""
-        self._entries: list[_Entry] = []
-        self._by_model: dict[str, list[_Entry]] = {}
-        self._keys: dict[str, _Entry] = {}
-
     @contextmanager
     def _locked(self) -> Iterator[Any]:
         new = not self.path.exists()
@@ -190,73 +181,98 @@ class Ledger:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        if not self.path.exists():
-            self._forget()
-            with Path(os.devnull).open("rb") as nothing:
-                yield nothing
-        else:
-            with self.path.open("rb") as file:
-                yield file
+        with (self.path if self.path.exists() else Path(os.devnull)).open("rb") as file:
+            yield file
 
-    def _catch_up(self, file: Any) -> bytes:
-        """Index the lines appended since last time; returns the unfinished bytes at the end, if any."""
-        status = os.fstat(file.fileno())
-        identity = (status.st_dev, status.st_ino)
-        file.seek(self._offset - len(self._last_line))
-        if identity != self._identity or file.read(len(self._last_line)) != self._last_line:
-            self._forget()  # another file took its place: restored from a copy, or removed
-            self._identity = identity
-        file.seek(self._offset)
-        complete, end, torn = file.read().rpartition(b"\n")
-        for line in (complete + end).splitlines(keepends=True):
-            record = _parse(line, len(self._entries) + 1, self.path)
-            entry = _Entry(self._offset, len(line), record.kind, record.model, datetime.fromisoformat(record.as_of))
-            self._entries.append(entry)
-            self._by_model.setdefault(entry.model, []).append(entry)
-            if record.key is not None:
-                self._keys.setdefault(record.key, entry)
-            self._head = record.hash
-            self._offset += len(line)
-            self._last_line = line
-        return bytes(torn)
+    def _first(self, question: Callable[[LedgerIndex], Entry | None]) -> Record | None:
+        with self._opened() as file:
+            found = self._ask(file, question)
+            return None if found is None else self._read(file, found.start, found.length)
 
-    def _select(self, kind: str | None, model: str | None, newest_first: bool) -> Iterator[Record]:
-        with self._mutex, self._opened() as file:
+    def _ask(self, file: Any, question: Callable[[LedgerIndex], T]) -> T:
+        """Ask the index, once it has what other processes appended; another one if it cannot be used."""
+        with self._mutex:
+            if not self.path.exists():
+                return question(LedgerIndex(None))
+            while True:
+                try:
+                    self._catch_up(file)
+                    return question(self._index)
+                except sqlite3.Error as error:
+                    self._index.replace(error)
+
+    def _catch_up(self, file: Any) -> None:
+        """Index the complete lines that the index does not know."""
+        newest = self._index.newest()
+        if newest is not None and not self._holds(file, newest):
+            self._index.clear()  # another file took its place: restored from a copy, or removed
+            newest = None
+        lines = _lines(file, newest.start + newest.length if newest else 0)
+        first = next(lines, None)
+        if first is not None:
+            self._index.extend(newest, self._entries(itertools.chain([first], lines), newest))
             self._catch_up(file)
-            entries = self._entries if model is None else self._by_model.get(model, [])
-            for entry in reversed(entries) if newest_first else list(entries):
-                if kind in (None, entry.kind):
-                    yield self._read(file, entry)
 
-    def _read(self, file: Any, entry: _Entry) -> Record:
-        file.seek(entry.offset)
-        return _parse(file.read(entry.length), None, self.path)
+    def _entries(self, lines: Iterable[bytes], newest: Entry | None) -> Iterator[Entry]:
+        seq, start = (newest.seq, newest.start + newest.length) if newest else (0, 0)
+        for line in lines:
+            seq += 1
+            record = _parse(line, seq, self.path)
+            moment = micros(datetime.fromisoformat(record.as_of))
+            yield Entry(seq, start, len(line), record.hash, record.kind, record.model, moment, record.key)
+            start += len(line)
 
-    def _existing(self, file: Any, key: str, model: str) -> Record:
-        record = self._read(file, self._keys[key])
+    def _holds(self, file: Any, entry: Entry) -> bool:
+        """Whether the record is in the file where the index says."""
+        file.seek(entry.start)
+        line = file.read(entry.length)
+        if (entry.hash, line) == self._held:
+            return True
+        try:
+            held = line.endswith(b"\n") and _parse(line, None, self.path).hash == entry.hash
+        except LedgerError:
+            return False
+        self._held = (entry.hash, line) if held else ("", b"")
+        return held
+
+    def _read(self, file: Any, start: int, length: int) -> Record:
+        file.seek(start)
+        return _parse(file.read(length), None, self.path)
+
+    def _existing(self, file: Any, entry: Entry, model: str) -> Record:
+        record = self._read(file, entry.start, entry.length)
         if record.model != model:
             raise LedgerError(
-                f"{self.path}: key {key!r} already belongs to record {record.seq} of model {record.model!r}, not "
-                f"{model!r}; put the model's name into the key",
+                f"{self.path}: key {record.key!r} already belongs to record {record.seq} of model {record.model!r}, "
+                f"not {model!r}; put the model's name into the key",
                 record.seq,
             )
         return record
 
-    def _move_aside(self, file: Any, torn: bytes) -> None:
+    def _move_aside(self, file: Any, torn: bytes, end: int) -> None:
         aside = self.path.with_name(self.path.name + ".torn")
         with aside.open("ab") as keep:
             keep.write(torn + b"\n")
             keep.flush()
             os.fsync(keep.fileno())
         sync_folder(self.path.parent)
-        os.ftruncate(file.fileno(), self._offset)
+        os.ftruncate(file.fileno(), end)
 
-    def _write(self, file: Any, line: bytes) -> None:
+    def _write(self, file: Any, line: bytes, end: int) -> None:
         written = os.write(file.fileno(), line)
         if written != len(line):
-            os.ftruncate(file.fileno(), self._offset)
+            os.ftruncate(file.fileno(), end)
             raise LedgerError(f"{self.path}: the disk took {written} of {len(line)} bytes; free space and run again")
         os.fsync(file.fileno())
+
+
+def _lines(file: Any, start: int) -> Iterator[bytes]:
+    """The complete lines of a file from a position on, read in blocks."""
+    file.seek(start)
+    rest = b""
+    while block := file.read(1 << 20):
+        complete, end, rest = (rest + block).rpartition(b"\n")
+        yield from io.BytesIO(complete + end)
 
 
 def _moment(as_of: datetime | str) -> str:
