@@ -80,7 +80,11 @@ def run() -> None:
     from ct_assets.work import run as work_off
 
     quiet()
-    if not work_off(_home(), console):
+    try:
+        succeeded = work_off(_home(), console)
+    except KeyboardInterrupt:
+        _fail(InterruptedError("interrupted; what was done is kept, and the next `ct run` goes on from there"))
+    if not succeeded:
         raise typer.Exit(1)
 
 
@@ -269,14 +273,21 @@ def _home() -> Path:
 
 
 def main() -> None:
-    """Entry point: an error of the user's is one line, and a trace with `CT_TRACE=1`."""
+    """Entry point: an error is one sentence, and a trace with `CT_TRACE=1`."""
     try:
         app()
-    except (ValueError, LookupError, OSError) as error:
+    except Exception as error:
         if os.environ.get("CT_TRACE"):
             raise
-        Console(stderr=True).print(f"[red]{escape(str(error))}[/]")
+        Console(stderr=True).print(f"[red]{escape(_sentence(error))}[/]")
         raise SystemExit(1) from None
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; with its kind where it was not raised to be read by a user."""
+    if isinstance(error, (ValueError, LookupError, OSError, RuntimeError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error} (an error of the program; CT_TRACE=1 shows where)"
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +19,9 @@ from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
 from ct_assets.lake.split import split_by_day
+
+if TYPE_CHECKING:
+    from ct_assets.lib.driver import Driver
 
 _LONGEST_STEM = 40
 """Characters of a file's own name that its days are called by."""
@@ -103,7 +110,27 @@ def run(home: Path, console: Console) -> bool:
         console.print(f"{escape(run.partition or '')} {escape(names)} {outcome}".lstrip())
 
     driver = Driver(defs(), open_instance(home), home / "driver", tell)
-    runs = driver.settle()
-    driver.save()
+    try:
+        with _stopped_by_signals(driver):
+            runs = driver.settle()
+    finally:
+        # Whatever happened: the next run goes on from here.
+        driver.save()
     console.print(f"{len(runs)} runs, {failed} of them failed; nothing is left to do")
     return not failed
+
+
+@contextmanager
+def _stopped_by_signals(driver: "Driver") -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the driver between two runs; the second one ends it at once."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        driver.stop()
+        signal.signal(number, signal.default_int_handler)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -10,6 +10,7 @@ import pytest
 
 from ct_assets.definitions import defs
 from ct_assets.defs.models import load_sources, load_specs
+from ct_assets.lib.liveness import in_process_alive
 from ct_assets.resources.feast import definitions as feast_objects
 
 ROOT = Path(__file__).parents[1]
@@ -82,8 +83,9 @@ def test_checks_have_the_partitions_of_their_asset(definitions: dg.Definitions) 
 
 
 def test_steps_run_in_the_process_of_their_run(definitions: dg.Definitions) -> None:
-    assert definitions.executor is dg.in_process_executor
-    assert definitions.resolve_implicit_global_asset_job_def().executor_def.name == "in_process"
+    assert definitions.executor is in_process_alive
+
+    assert definitions.resolve_implicit_global_asset_job_def().executor_def is in_process_alive
 
 
 def test_every_resource_finds_the_home_of_the_environment(

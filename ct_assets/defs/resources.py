@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from ct_assets.lib.liveness import in_process_alive
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
@@ -16,5 +17,5 @@ def resources() -> dg.Definitions:
     lake = LakeResource()
     return dg.Definitions(
         resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
-        executor=dg.in_process_executor,
+        executor=in_process_alive,
     )

@@ -6,7 +6,6 @@ moment of event time.
 
 import json
 import os
-import traceback
 from dataclasses import dataclass, field
 from datetime import date
 from multiprocessing.queues import Queue
@@ -25,7 +24,7 @@ class DayDone:
         day: UTC day of arrival.
         seconds: Time spent since the last report, by stage.
         failed: Failed runs: partition and errors.
-        error: Traceback, if the process cannot go on.
+        error: What went wrong, if the process cannot go on.
     """
 
     day: str
@@ -49,8 +48,8 @@ def run_data_plane(home: str, example: Example, days: list[str], faults: bool, d
     be_a_child()
     try:
         _run(Path(home), example, days, faults, done)
-    except Exception:
-        done.put(DayDone("", error=traceback.format_exc()))
+    except Exception as error:
+        done.put(DayDone("", error=f"{type(error).__name__}: {error}"))
     done.close()
     done.join_thread()
     # Threads of Dagster's would hold the process for good.

@@ -177,7 +177,7 @@ class Loop:
 
     def _note(self, report: DayDone) -> str:
         if report.error:
-            raise RuntimeError(f"the data half of the demo stopped:\n{report.error}")
+            raise RuntimeError(f"the data half of the demo stopped: {report.error}")
         for stage, seconds in report.seconds.items():
             self.seconds[stage] += seconds
         for failure in report.failed:

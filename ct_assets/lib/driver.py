@@ -10,7 +10,7 @@ import json
 import time
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,14 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._core.definitions.declarative_automation.operands import WillBeRequestedCondition
 from dagster._core.definitions.job_definition import JobDefinition
+from dagster._core.events import RunFailureReason
+from dagster._core.utils import make_new_run_id
 from dagster._serdes import deserialize_value, serialize_value
 
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lib.automation import SENSOR_TAG
-from ct_assets.lib.liveness import Liveness
+from ct_assets.lib.liveness import alive, dead_runs, fail
+from ct_assets.lib.recovery import RECOVERY, Retries, are_about_data, requested_by
 
 OWED = "owed.json"
 """File of the state folder that names what was asked for and not made: it waits, or a killed process was making it."""
@@ -33,7 +36,13 @@ MAX_LOOKS = 200
 """How often in a row one settling looks at what changes all the time, such as a file that is being written."""
 
 MAX_REQUESTS = 20
-"""How often one settling may ask for the same assets and partition."""
+"""How often one settling may ask for the same assets and partition while it asks for nothing else that is new."""
+
+RETRIES = Retries(attempts=3, seconds=0.5)
+"""Somebody waits for the end, and the next process tries again."""
+
+SAVE_SECONDS = 10.0
+"""Seconds between two savings of a long settling: what a kill makes this process do again."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class Run:
         success: Whether it succeeded.
         seconds: Duration by the wall clock.
         errors: What failed, one message a step.
+        interrupted: Whether the process was asked to end while it ran.
+        retryable: Whether it failed for another reason than bad data.
     """
 
     sensor: str | None
@@ -64,6 +75,8 @@ class Run:
     success: bool
     seconds: float
     errors: tuple[str, ...] = ()
+    interrupted: bool = False
+    retryable: bool = False
 
 
 class Driver:
@@ -76,6 +89,8 @@ class Driver:
             killed process left unfinished are reported as failed.
         on_run: Called after every run.
         only: Names of the sensors to tick; all when None.
+        retries: How often and when to make again what failed for other reasons than bad data. What fails the last time
+            is made by the driver of the next process.
     """
 
     def __init__(
@@ -85,12 +100,18 @@ class Driver:
         state: Path,
         on_run: Callable[[Run], None] | None = None,
         only: Collection[str] | None = None,
+        retries: Retries = RETRIES,
     ) -> None:
         self.defs = defs
         self.instance = instance
         self.state = state
         self.on_run = on_run
+        self.retries = retries
         self.seconds: dict[str, float] = defaultdict(float)
+        self._stopping = False
+        self._owed: list[Request] = []
+        self._failed: list[Request] = []
+        self._saved_at = float("-inf")
         self._loop = asyncio.new_event_loop()
         weakref.finalize(self, self._loop.close)
         repository = defs.get_repository_def()
@@ -99,7 +120,9 @@ class Driver:
         self._jobs: dict[tuple[dg.AssetKey, ...], JobDefinition] = {}
         sensors = [s for s in repository.sensor_defs if only is None or s.name in only]
         self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
-        self._reporting = [s for s in sensors if s not in self._automation and s.sensor_type.value == "STANDARD"]
+        # What failed is asked for again here without a wait between ticks.
+        others = [s for s in sensors if s not in self._automation and s.name != RECOVERY]
+        self._reporting = [s for s in others if s.sensor_type.value == "STANDARD"]
         self._targets = {s.name: self._conditioned(s) for s in self._automation}
         # Conditions that look at what else is requested in the same tick; others wait until something is made.
         self._same_tick = {
@@ -113,12 +136,14 @@ class Driver:
         # What has to be looked at; everything once, since conditions remember from their first evaluation on.
         self._dirty: set[dg.AssetKey] = {key for keys in self._targets.values() for key in keys}
         self._load()
-        self._liveness = Liveness(state)
         # A run can die between an asset and its check, and then no condition would ask for what comes after. Noted
         # before the runs are reported as failed: this process may die too before it has made up for them.
-        self._owed = [*self._noted(), *self._requests_of(self._liveness.orphans(instance))]
+        dead = [run for run in dead_runs(instance) if requested_by(run) in {None, *self._targets}]
+        self._owe(self._noted())
+        self._owe(self._requests_of(dead))
         self._note_owed()
-        self._liveness.fail_orphans(instance)
+        for run in dead:
+            fail(instance, run)
 
     def settle(self, until: str | None = None) -> list[Run]:
         """Tick everything until nothing is requested; return the runs in the order of their execution.
@@ -130,24 +155,58 @@ class Driver:
 
         Raises:
             RuntimeError: The same assets are requested without end.
+            KeyboardInterrupt: `stop` was called, or a run was interrupted; what it was making is owed.
         """
         runs: list[Run] = []
         asked: Counter[Request] = Counter()
+        made: set[Request] = set()
+        failures: Counter[Request] = Counter()
         looks = 0
         while True:
-            news = self._report()
+            news, reported = self._report()
             looks = looks + 1 if news else 0
             requested = self._tick()
+            if reported:
+                asked.clear()
             asked.update(requested)
-            self._owed = sorted(dict.fromkeys([*self._owed, *requested]), key=self._day)
-            if self._owed and (until is None or self._day(self._owed[0]) <= until):
-                runs.append(self.execute(self._owed[0].assets, self._owed[0].partition, self._owed[0].sensor))
-                del self._owed[0]
-            elif not news or looks > MAX_LOOKS:
-                return runs
+            self._owe(requested)
             if asked and max(asked.values()) > MAX_REQUESTS:
                 names = ", ".join(key.to_user_string() for key in asked.most_common(1)[0][0].assets)
                 raise RuntimeError(f"automation asks without end for {names}: a condition is a status and not an event")
+            if time.monotonic() - self._saved_at > SAVE_SECONDS:
+                self.save()
+            if self._stopping:
+                raise KeyboardInterrupt
+            if self._owed and (until is None or self._day(self._owed[0]) <= until):
+                request = self._owed[0]
+                runs.append(self.execute(request.assets, request.partition, request.sensor))
+                if runs[-1].interrupted:
+                    raise KeyboardInterrupt
+                if runs[-1].retryable:
+                    failures[request] += 1
+                    if failures[request] < self.retries.attempts:
+                        time.sleep(self.retries.wait(failures[request]))
+                        continue
+                    self._failed.append(request)
+                del self._owed[0]
+                if request not in made:
+                    # Progress, such as another day: only what goes round in a circle is without end.
+                    made.add(request)
+                    asked.clear()
+            elif not news or looks > MAX_LOOKS:
+                return runs
+
+    def stop(self) -> None:
+        """Let `settle` end before its next run; for handlers of signals."""
+        self._stopping = True
+
+    def _owe(self, requested: Sequence[Request]) -> None:
+        """Note what is asked for, but for what a run that waits will make anyway."""
+        waiting: dict[str | None, set[dg.AssetKey]] = defaultdict(set)
+        for request in self._owed:
+            waiting[request.partition].update(request.assets)
+        self._owed += [r for r in requested if not waiting[r.partition].issuperset(r.assets)]
+        self._owed.sort(key=self._day)
 
     def _day(self, request: Request) -> str:
         """The day that a request is for; empty for what has no partition or one of a segment, which is due at once."""
@@ -175,18 +234,30 @@ class Driver:
         assets = tuple(sorted(keys))
         if assets not in self._jobs:
             self._jobs[assets] = self._job.get_subset(asset_selection=set(assets))
-        result = self._jobs[assets].execute_in_process(
-            instance=self.instance,
-            asset_selection=list(assets),
-            partition_key=partition,
-            raise_on_error=False,
-            run_config=run_config,
-            tags=self._liveness.tags | ({SENSOR_TAG: sensor} if sensor else {}),
-        )
+        run_id = make_new_run_id()
+        with alive(self.instance, run_id):
+            result = self._jobs[assets].execute_in_process(
+                instance=self.instance,
+                run_id=run_id,
+                asset_selection=list(assets),
+                partition_key=partition,
+                raise_on_error=False,
+                run_config=run_config,
+                tags={SENSOR_TAG: sensor} if sensor else {},
+            )
         touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
         self._touch(touched, touched)
-        errors = tuple(_error(e) for e in result.filter_events(lambda e: e.is_step_failure))
-        run = Run(sensor, assets, partition, result.success, time.perf_counter() - started, errors)
+        failed = result.filter_events(lambda e: e.is_step_failure)
+        run = Run(
+            sensor,
+            assets,
+            partition,
+            result.success,
+            time.perf_counter() - started,
+            errors=tuple(map(_error, failed)),
+            interrupted=_interrupted(result),
+            retryable=not result.success and not are_about_data(failed),
+        )
         if self.on_run:
             self.on_run(run)
         return run
@@ -200,6 +271,7 @@ class Driver:
             write_atomically(self.state / f"{name}.cursor", serialize_value(cursor).encode())
         for name, text in self._sensor_cursors.items():
             write_atomically(self.state / f"{name}.cursor", (text or "").encode())
+        self._saved_at = time.monotonic()
         self.seconds["save"] += time.perf_counter() - started
 
     def _load(self) -> None:
@@ -218,15 +290,16 @@ class Driver:
         return [Request(sensor, tuple(map(dg.AssetKey, assets)), partition) for sensor, assets, partition in found]
 
     def _note_owed(self) -> None:
-        notes = [(r.sensor, [list(key.path) for key in r.assets], r.partition) for r in self._owed]
+        owed = [*self._owed, *self._failed]
+        notes = [(r.sensor, [list(key.path) for key in r.assets], r.partition) for r in owed]
         write_atomically(self.state / OWED, json.dumps(notes).encode())
 
     def _requests_of(self, runs: Iterable[dg.DagsterRun]) -> list[Request]:
         """What this driver's sensors had asked for in runs that died."""
         return [
-            Request(run.tags[SENSOR_TAG], tuple(sorted(run.asset_selection)), run.tags.get("dagster/partition"))
+            Request(sensor, tuple(sorted(run.asset_selection)), run.tags.get("dagster/partition"))
             for run in runs
-            if run.tags.get(SENSOR_TAG) in self._targets and run.asset_selection
+            if (sensor := requested_by(run)) and run.asset_selection
         ]
 
     def _conditioned(self, sensor: dg.AutomationConditionSensorDefinition) -> set[dg.AssetKey]:
@@ -242,9 +315,9 @@ class Driver:
                 self._dirty.add(key)
                 todo.extend(child for child in self._graph.get(key).child_keys if child in self._same_tick)
 
-    def _report(self) -> bool:
-        """Evaluate the sensors that report what happened outside; tell whether any of them saw a change."""
-        changed = False
+    def _report(self) -> tuple[bool, int]:
+        """Evaluate the sensors that report what happened outside: whether one saw a change, and how many events."""
+        changed, reported = False, 0
         started = time.perf_counter()
         for sensor in self._reporting:
             with dg.build_sensor_context(
@@ -259,8 +332,9 @@ class Driver:
             for event in tick.asset_events:
                 self.instance.report_runless_asset_event(event)
                 self._touch({event.asset_key})
+            reported += len(tick.asset_events)
         self.seconds["sensors"] += time.perf_counter() - started
-        return changed
+        return changed, reported
 
     def _tick(self) -> list[Request]:
         """Evaluate the conditions that something has happened for; none of them depends on the clock."""
@@ -307,6 +381,11 @@ def _looks_at_same_tick(condition: dg.AutomationCondition | None) -> bool:
     if condition is None:
         return False
     return isinstance(condition, WillBeRequestedCondition) or any(map(_looks_at_same_tick, condition.children))
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    failures = result.filter_events(lambda e: e.event_type is dg.DagsterEventType.RUN_FAILURE)
+    return any(e.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION for e in failures)
 
 
 def _error(event: dg.DagsterEvent) -> str:

@@ -6,7 +6,7 @@ from worlds import Driven
 
 from ct_assets.lib.driver import Driver
 from ct_assets.lib.instance import open_instance
-from ct_assets.lib.liveness import Liveness
+from ct_assets.lib.liveness import _lock, dead_runs, fail, is_marked
 
 PARTS = [
     *("decisions", "manifests", "versions", "aliases", "verdicts", "releases", "reports", "files", "training sets"),
@@ -33,17 +33,17 @@ def test_no_run_of_a_dead_process_stays_started(stormy: Driven) -> None:
     assert {run.status for run in runs} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
 
 
-def test_the_run_of_a_living_process_is_left_alone(tmp_path) -> None:
+def test_the_run_of_a_living_process_is_left_alone() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        alive = Liveness(tmp_path)
-        run = instance.create_run_for_job(_nothing, tags=alive.tags, status=dg.DagsterRunStatus.STARTED)
-        assert Liveness(tmp_path).orphans(instance) == []
-        alive._file.close()  # as the system does for a dead process
-        other = Liveness(tmp_path)
-        assert [orphan.run_id for orphan in other.orphans(instance)] == [run.run_id]
-        other.fail_orphans(instance)
+        run = instance.create_run_for_job(_nothing, status=dg.DagsterRunStatus.STARTED)
+        process = _lock(instance, run.run_id)
+        assert dead_runs(instance) == []
+        process.close()  # as the system does for a dead process
+        assert [dead.run_id for dead in dead_runs(instance)] == [run.run_id]
+        fail(instance, run)
         assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
-        assert Liveness(tmp_path).orphans(instance) == []
+        assert dead_runs(instance) == []
+        assert not is_marked(instance, run.run_id)
 
 
 def test_what_a_dead_process_was_making_is_made_first(tmp_path) -> None:
@@ -56,15 +56,14 @@ def test_what_a_dead_process_was_making_is_made_first(tmp_path) -> None:
     sensor = dg.AutomationConditionSensorDefinition("automation", target=dg.AssetSelection.all())
     location = dg.Definitions(assets=[lonely], sensors=[sensor])
     with dg.DagsterInstance.ephemeral() as instance:
-        dead = Liveness(tmp_path)
-        instance.create_run_for_job(
+        run = instance.create_run_for_job(
             location.resolve_implicit_global_asset_job_def(),
-            tags=dead.tags | {"dagster/sensor_name": "automation"},
+            tags={"dagster/sensor_name": "automation"},
             asset_selection=frozenset({lonely.key}),
             status=dg.DagsterRunStatus.STARTED,
         )
-        dead._file.close()
-        Driver(location, instance, tmp_path)._liveness._file.close()  # dies before it has made anything
+        _lock(instance, run.run_id).close()
+        Driver(location, instance, tmp_path)  # dies before it has made anything
         driver = Driver(location, instance, tmp_path)
         assert [run.assets for run in driver.settle()] == [(lonely.key,)]
         assert driver.settle() == []

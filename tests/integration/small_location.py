@@ -13,7 +13,9 @@ from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.defs.sources.contracts import SOURCES
 from ct_assets.lib.domains import build_sources
 from ct_assets.lib.features import build_features
+from ct_assets.lib.liveness import in_process_alive
 from ct_assets.lib.model import build_model
+from ct_assets.lib.recovery import Retries, build_recovery
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
@@ -41,9 +43,10 @@ def location(spec: ModelSpec) -> dg.Definitions:
         build_sources(SOURCES, minimum_interval_seconds=1),
         *(build_features(features) for features in FEATURE_SETS),
         build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
+        build_recovery(Retries(seconds=1), minimum_interval_seconds=1),
         dg.Definitions(
             resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
-            executor=dg.in_process_executor,
+            executor=in_process_alive,
         ),
     )
 

@@ -1,5 +1,8 @@
 """The in-process driver against Dagster's own tester, across restarts, and on a condition that never rests."""
 
+import os
+import signal
+from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -13,7 +16,9 @@ from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
 from ct_assets.feeds.nycflights_faults import deliveries
 from ct_assets.lib import driver as module
+from ct_assets.lib.conditions import on_accepted_data, retrain_is_due
 from ct_assets.lib.driver import Driver, Run
+from ct_assets.lib.recovery import Retries
 
 Asked = list[tuple[str | None, tuple[str, ...]]]
 
@@ -182,3 +187,100 @@ def test_a_rejected_file_and_its_resent_one_both_reach_the_real_assets(
         outcome.append([(run.partition, run.success) for run in driver.settle()])
     assert outcome == [[("2013-01-27", False)], [("2013-01-27", True)]]
     assert (tmp_path / "lake" / "features" / "origin_delays" / "manifest.json").exists()
+
+
+def test_a_long_backlog_that_retrains_every_day_is_no_endless_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same training is asked for on each of many days; each day is new."""
+    monkeypatch.setattr(module, "MAX_REQUESTS", 3)
+    days = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-13")
+
+    def build(world: Scenario) -> list[object]:
+        return [
+            *arrivals(days)(world),
+            world.asset("training", retrain_is_due(dg.AssetKey("decision")), ["decision"]),
+            world.asset("decision", on_accepted_data(), ["scored"], days, ("current",)),
+        ]
+
+    world = Scenario(build)
+    world.green["current"] = False
+    driver = driven(world, tmp_path)
+    driver.settle()
+    for day in days.get_partition_keys():
+        report(driver, "landing", day)
+    counted = Counter(key.to_user_string() for run in driver.settle() for key in run.assets)
+    assert counted["scored"] == 12
+    assert counted["training"] >= 12
+
+
+def test_an_error_loses_no_passed_verdict(tmp_path: Path) -> None:
+    """What ended a first settling comes after the verdict and before its promotion."""
+    world = Scenario(training(None))
+    world.green["current"] = False
+
+    def end(run: Run) -> None:
+        if dg.AssetKey("verdict") in run.assets:
+            raise RuntimeError("the power went")
+
+    first = Driver(with_sensor(world), world.instance, tmp_path, on_run=end)
+    first._touch({dg.AssetKey("decision")})
+    first._tick()
+    world.run("decision")
+    first._touch({dg.AssetKey("decision")})
+    with pytest.raises(RuntimeError, match="the power went"):
+        first.settle()
+    second = driven(world, tmp_path)
+    made = [key.to_user_string() for run in second.settle() for key in run.assets]
+    assert made[-1] == "champion"
+    assert second.settle() == []
+
+
+def test_a_driver_that_is_asked_to_stop_owes_the_rest(tmp_path: Path) -> None:
+    world = Scenario(arrivals(DAILY))
+    driver = driven(world, tmp_path)
+    driver.settle()
+    report(driver, "landing", "2013-01-01")
+    report(driver, "landing", "2013-01-02")
+    world.during["batch"] = driver.stop
+    with pytest.raises(KeyboardInterrupt):
+        driver.settle()
+    driver.save()
+    assert [partition for partition, _ in names(driven(world, tmp_path).settle())] == ["2013-01-02"]
+
+
+def test_a_run_that_is_interrupted_is_made_again_by_the_next_driver(tmp_path: Path) -> None:
+    world = Scenario(arrivals(DAILY))
+    driver = driven(world, tmp_path)
+    driver.settle()
+    report(driver, "landing", "2013-01-01")
+    world.during["rows"] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        driver.settle()
+    driver.save()
+    assert names(driven(world, tmp_path).settle()) == [("2013-01-01", ("batch", "rows", "scored"))]
+
+
+def test_what_fails_for_a_moment_is_made_again_at_once(tmp_path: Path) -> None:
+    world = Scenario(arrivals(DAILY))
+    driver = Driver(with_sensor(world), world.instance, tmp_path, retries=Retries(attempts=3, seconds=0))
+    driver.settle()
+    report(driver, "landing", "2013-01-01")
+    world.broken.add("rows")
+    ran: list[Run] = []
+    driver.on_run = lambda run: (ran.append(run), world.broken.clear())
+    driver.settle()
+    assert [run.success for run in ran] == [False, True]
+
+
+def test_what_failed_to_the_last_is_made_by_the_next_driver(tmp_path: Path) -> None:
+    world = Scenario(arrivals(DAILY))
+    world.broken.add("batch")
+    driver = Driver(with_sensor(world), world.instance, tmp_path, retries=Retries(attempts=2, seconds=0))
+    driver.settle()
+    report(driver, "landing", "2013-01-01")
+    assert [run.success for run in driver.settle()] == [False, False]
+    assert driver.settle() == []
+    driver.save()
+    world.broken.clear()
+    assert names(driven(world, tmp_path).settle()) == [("2013-01-01", ("batch", "rows", "scored"))]
