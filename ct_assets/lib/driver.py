@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,7 +175,9 @@ class Driver:
                 names = ", ".join(key.to_user_string() for key in asked.most_common(1)[0][0].assets)
                 raise RuntimeError(f"automation asks without end for {names}: a condition is a status and not an event")
             if time.monotonic() - self._saved_at > SAVE_SECONDS:
-                self.save()
+                # Where it cannot be written, a kill costs more; the work itself goes on or says what is wrong.
+                with suppress(OSError):
+                    self.save()
             if self._stopping:
                 raise KeyboardInterrupt
             if self._owed and (until is None or self._day(self._owed[0]) <= until):
@@ -231,36 +234,41 @@ class Driver:
     ) -> Run:
         """Execute one run now, as a person would by 'Materialize'."""
         started = time.perf_counter()
-        assets = tuple(sorted(keys))
-        if assets not in self._jobs:
-            self._jobs[assets] = self._job.get_subset(asset_selection=set(assets))
+        run = Run(sensor, tuple(sorted(keys)), partition, False, 0.0)
+        try:
+            run = self._execute(run, run_config)
+        except Exception as error:
+            # Steps raise nothing here: this is Dagster's storage, or the disk.
+            run = dataclasses.replace(run, errors=(f"{type(error).__name__}: {error}",), retryable=True)
+        run = dataclasses.replace(run, seconds=time.perf_counter() - started)
+        if self.on_run:
+            self.on_run(run)
+        return run
+
+    def _execute(self, run: Run, run_config: dict | None) -> Run:
+        if run.assets not in self._jobs:
+            self._jobs[run.assets] = self._job.get_subset(asset_selection=set(run.assets))
         run_id = make_new_run_id()
         with alive(self.instance, run_id):
-            result = self._jobs[assets].execute_in_process(
+            result = self._jobs[run.assets].execute_in_process(
                 instance=self.instance,
                 run_id=run_id,
-                asset_selection=list(assets),
-                partition_key=partition,
+                asset_selection=list(run.assets),
+                partition_key=run.partition,
                 raise_on_error=False,
                 run_config=run_config,
-                tags={SENSOR_TAG: sensor} if sensor else {},
+                tags={SENSOR_TAG: run.sensor} if run.sensor else {},
             )
         touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
         self._touch(touched, touched)
         failed = result.filter_events(lambda e: e.is_step_failure)
-        run = Run(
-            sensor,
-            assets,
-            partition,
-            result.success,
-            time.perf_counter() - started,
+        return dataclasses.replace(
+            run,
+            success=result.success,
             errors=tuple(map(_error, failed)),
             interrupted=_interrupted(result),
             retryable=not result.success and not are_about_data(failed),
         )
-        if self.on_run:
-            self.on_run(run)
-        return run
 
     def save(self) -> None:
         """Note the cursors and what is owed; what happens after is done again, to the same end, after a crash."""

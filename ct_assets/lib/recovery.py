@@ -76,10 +76,11 @@ def _is_about_data(error: SerializableErrorInfo | None) -> bool:
     return False
 
 
-def build_recovery(retries: Retries | None = None, minimum_interval_seconds: int = 10) -> dg.Definitions:
+def build_recovery(owner: str, retries: Retries | None = None, minimum_interval_seconds: int = 10) -> dg.Definitions:
     """The sensor that asks again for unfinished work, and the check that shows what was given up.
 
     Args:
+        owner: Who looks after what was given up.
         retries: How often and when; by default five attempts, with 30 seconds and twice that between them.
         minimum_interval_seconds: Time between two looks.
     """
@@ -87,7 +88,8 @@ def build_recovery(retries: Retries | None = None, minimum_interval_seconds: int
 
     @dg.sensor(
         name=RECOVERY,
-        target=dg.AssetSelection.all(),
+        # Not `target`: that would make one job of all assets, whose partitions differ.
+        asset_selection=dg.AssetSelection.all(),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks again for what failed for other reasons than bad data, or whose process died.",
@@ -101,7 +103,13 @@ def build_recovery(retries: Retries | None = None, minimum_interval_seconds: int
             context.log.error(f"run {run_id} has failed {chosen.attempts} times and is not asked for again")
         return dg.SensorResult(run_requests=look.requests, cursor=look.cursor, asset_events=look.news)
 
-    runs = dg.AssetSpec(RUNS, description="The runs that automation asks for.", group_name=RUNS.path[0])
+    runs = dg.AssetSpec(
+        RUNS,
+        description="The runs that automation asks for.",
+        group_name=RUNS.path[0],
+        owners=[owner],
+        kinds={"dagster"},
+    )
 
     @dg.asset_check(asset=RUNS, name=NOTHING_GIVEN_UP, description="No requested work has failed too often.")
     def nothing_given_up(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:

@@ -43,7 +43,7 @@ def location(spec: ModelSpec) -> dg.Definitions:
         build_sources(SOURCES, minimum_interval_seconds=1),
         *(build_features(features) for features in FEATURE_SETS),
         build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
-        build_recovery(Retries(seconds=1), minimum_interval_seconds=1),
+        build_recovery(spec.owner, Retries(seconds=1), minimum_interval_seconds=1),
         dg.Definitions(
             resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
             executor=in_process_alive,

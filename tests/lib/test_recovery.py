@@ -41,7 +41,7 @@ class World:
             """Nothing to do."""
 
         self.instance = dg.DagsterInstance.ephemeral()
-        recovery = build_recovery(retries)
+        recovery = build_recovery("team:data", retries)
         self.defs = dg.Definitions.merge(dg.Definitions(assets=[rows, scored], executor=in_process_alive), recovery)
         (self.sensor,) = recovery.sensors or ()
         self.cursor: str | None = None
