@@ -26,6 +26,10 @@ class Baseline(ABC):
         """The same: for classes, a prediction is probabilities."""
         return self.predict(features)
 
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What it learned, as JSON can hold it; `baseline_from` reads it."""
+
 
 class Prior(Baseline):
     """Predicts the same for every row.
@@ -40,6 +44,10 @@ class Prior(Baseline):
     def predict(self, features: pd.DataFrame, /) -> Floats:
         """Shape (n,) or (n, k)."""
         return np.broadcast_to(self.prediction, (len(features), *self.prediction.shape)).copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its prediction."""
+        return {"prediction": self.prediction.tolist()}
 
 
 class Persistence(Baseline):
@@ -61,6 +69,10 @@ class Persistence(Baseline):
         values = features[self.column].to_numpy(dtype=np.float64, na_value=np.nan)
         found = np.add.outer(values, self.offsets)
         return np.where(np.isfinite(found), found, self.prior.predict(features))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its column, its prior and its offsets."""
+        return {"column": self.column, **self.prior.to_dict(), "offsets": self.offsets.tolist()}
 
 
 class LastClass(Baseline):
@@ -84,6 +96,11 @@ class LastClass(Baseline):
         for value, shares in self.shares.items():
             result[values == value] = shares
         return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its column, its prior and the shares by value."""
+        shares = {value: each.tolist() for value, each in self.shares.items()}
+        return {"column": self.column, **self.prior.to_dict(), "shares": shares}
 
 
 def fit_baseline(task: Task, spec: BaselineSpec, metric: str, examples: pd.DataFrame) -> Baseline:
@@ -117,6 +134,17 @@ def fit_baseline(task: Task, spec: BaselineSpec, metric: str, examples: pd.DataF
         missing = np.full(len(task.quantiles), np.nan)
         offsets = task.prior(labels[known] - values[known], metric) if known.any() else missing
     return Persistence(spec.column, Prior(prior), offsets)
+
+
+def baseline_from(content: Mapping[str, Any]) -> Baseline:
+    """The naive model of which `to_dict` gave this."""
+    prior = Prior(np.asarray(content["prediction"], dtype=np.float64))
+    if "offsets" in content:
+        return Persistence(content["column"], prior, np.asarray(content["offsets"], dtype=np.float64))
+    if "shares" in content:
+        shares = {value: np.asarray(each, dtype=np.float64) for value, each in content["shares"].items()}
+        return LastClass(content["column"], prior, shares)
+    return prior
 
 
 def in_words(spec: BaselineSpec, task: Task) -> str:

@@ -26,13 +26,16 @@ class RetrainPolicy(Strict):
     drift_share: float | None = Field(default=None, gt=0, le=1, description="share of drifted columns")
     performance_metric: str = Field(default="auc", description="of the champion; when left out, the task's own")
     performance_drop: float | None = Field(
-        default=None, gt=0, description="absolute, against the champion's evaluation"
+        default=None,
+        gt=0,
+        description="smallest loss that counts, absolute, against the champion's evaluation; it also has to be larger "
+        "than what days differ by (5 % false alarms in a year of daily looks)",
     )
     performance_window_days: float = Field(
         default=14.0, gt=0, description="newest matured days that performance is measured over"
     )
     performance_min_rows: int = Field(default=500, ge=1, description="fewer labelled rows do not show a drop")
-    cooldown_days: float = Field(default=1.0, ge=0, description="rest after a training, whatever its outcome")
+    cooldown_days: float = Field(default=7.0, ge=0, description="rest after a training, whatever its outcome")
     max_champion_age_days: float | None = Field(
         default=None, gt=0, description="age of what the champion was trained on from which on a retrain is due"
     )
@@ -68,9 +71,11 @@ class Evidence(BaseModel):
     """What was known at `as_of`. All moments carry a time zone; none may lie after `as_of` (ValidationError).
 
     `last_training_as_of` is of the last training, promoted or rejected; `last_training_labels` its number of labels.
-    Performance is of the champion, over the policy's window and at its evaluation. `untrainable` says why a training
-    could not end in a judged model; it is looked at once one would be due. `silent` has a sentence for each
-    source that has sent nothing for longer than it should: that nothing arrives is evidence too.
+    Performance is of the champion, over the policy's window and at its evaluation, both over the segments that it
+    serves; `performance_margin` is the loss that chance alone may show, `performance_baseline` what the naive model
+    achieves on the rows of the window. `untrainable` says why a training could not end in a judged model; it is looked
+    at once one would be due. `silent` has a sentence for each source that has sent nothing for longer than
+    it should: that nothing arrives is evidence too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +89,9 @@ class Evidence(BaseModel):
     performance_now: float | None = None
     performance_reference: float | None = None
     performance_rows: int = 0
+    performance_days: int = 0
+    performance_margin: float | None = None
+    performance_baseline: float | None = None
     manual_request: bool = False
     manual_reason: str = ""
     untrainable: str = ""
@@ -154,6 +162,16 @@ def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
         blocked_by=blocked,
         next_due=evidence.as_of if retrain else _next_due(policy, evidence, blocked, rest_ends),
     )
+
+
+def shows_loss(
+    policy: RetrainPolicy, now: float | None, reference: float | None, margin: float | None, rows: int
+) -> bool:
+    """Whether a champion has lost what the policy allows, and more than chance shows; False where nobody can say."""
+    drop = policy.performance_drop
+    if drop is None or now is None or reference is None or margin is None or rows < policy.performance_min_rows:
+        return False
+    return -advantage(policy.performance_metric, now, reference) >= max(drop, margin)
 
 
 def _next_due(
@@ -227,18 +245,24 @@ def _performance(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
     if policy.performance_drop is None:
         return False, "off: the policy has no performance_drop"
     now, reference, metric = evidence.performance_now, evidence.performance_reference, policy.performance_metric
+    margin, rows = evidence.performance_margin, evidence.performance_rows
     if now is None or reference is None:
         return False, f"no {metric} of the champion to compare; labels for its predictions would have been judged"
-    if evidence.performance_rows < policy.performance_min_rows:
-        missing = policy.performance_min_rows - evidence.performance_rows
-        return False, f"only {evidence.performance_rows} labelled rows; {missing} more would have been judged"
-    drop = -advantage(metric, now, reference)
-    text = f"{metric} {now:.6g} against {reference:.6g} at its evaluation, a loss of {drop:.4g}"
-    text += f" (limit {policy.performance_drop:g})"
-    if drop >= policy.performance_drop:
+    if rows < policy.performance_min_rows:
+        missing = policy.performance_min_rows - rows
+        return False, f"only {rows} labelled rows; {missing} more would have been judged"
+    loss = -advantage(metric, now, reference)
+    text = f"{metric} {now:.6g} against {reference:.6g} at its evaluation, a loss of {loss:.4g}"
+    if margin is None:
+        return False, f"{text}; what days differ by is not known: labels of more days would have been judged"
+    text += (
+        f" (limit {policy.performance_drop:g}; {margin:.4g} by chance, {rows} rows of {evidence.performance_days} days)"
+    )
+    if shows_loss(policy, now, reference, margin, rows):
         return True, text
     sign = -1 if higher_is_better(metric) else 1
-    return False, f"{text}; {metric} {reference + sign * policy.performance_drop:.6g} would have flipped it"
+    flip = reference + sign * max(policy.performance_drop, margin)
+    return False, f"{text}; {metric} {flip:.6g} would have flipped it"
 
 
 def _manual(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:  # noqa: ARG001  same shape as the others

@@ -31,6 +31,7 @@ class Trained:
         digest: SHA-256 of the payload.
         reference: Profile of the training inputs and labels, and of the predictions on the examples kept for the gate
             (predictions on training rows would look sharper than any that it will serve).
+        predictions: Those, a row of the examples kept for the gate each.
         seconds: Duration of the fit.
         peak_mb: Largest resident memory of this process so far.
     """
@@ -38,6 +39,7 @@ class Trained:
     payload: bytes
     digest: str
     reference: Profile
+    predictions: npt.NDArray[np.float64]
     seconds: float
     peak_mb: float
 
@@ -96,6 +98,7 @@ def train(
         payload=payload,
         digest=artifact_digest(payload),
         reference=_reference(task, inputs.iloc[lesson.known], examples["label"].iloc[lesson.known], predictions),
+        predictions=predictions,
         seconds=seconds,
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )

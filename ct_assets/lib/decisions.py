@@ -45,6 +45,9 @@ def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.T
         performance_now=performance["now"],
         performance_reference=performance["reference"],
         performance_rows=performance["rows"],
+        performance_days=performance.get("days", 0),
+        performance_margin=performance.get("margin"),
+        performance_baseline=performance.get("baseline"),
         manual_request=request is not None,
         manual_reason=request.evidence["reason"] if request else "",
     )

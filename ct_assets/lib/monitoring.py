@@ -9,7 +9,7 @@ import pandas as pd
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.ledger import Record
 from ct_assets.core.metrics import advantage
-from ct_assets.core.policy import Decision
+from ct_assets.core.policy import Decision, shows_loss
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Domain
@@ -74,7 +74,13 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 "performance_holds",
                 asset=performance,
-                description="The champion is not worse than at its evaluation by more than the policy allows.",
+                description="The champion is not worse than at its evaluation by more than the policy allows and days "
+                "differ by.",
+            ),
+            dg.AssetCheckSpec(
+                "beats_baseline",
+                asset=performance,
+                description="The champion is better than the naive model on the newest labels.",
             ),
             dg.AssetCheckSpec("no_drift", asset=drift, description="Fewer columns drift than the policy retrains for."),
             dg.AssetCheckSpec(
@@ -159,6 +165,8 @@ def _performance(
     figures = {k: value for k, value in own.items() if value is not None and k not in ("provisional", "served")}
     fallen = [line.name for line, report in reports.items() if _has_fallen(spec, report)]
     told = {"fallen": ", ".join(fallen)} if spec.segment_by and fallen else {}
+    naive = [line.name for line, report in reports.items() if _loses_to_baseline(spec, report)]
+    losing = {"now": own["now"], "baseline": own["baseline"], "lines": ", ".join(naive)}
     return dg.MaterializeResult(
         asset_key=key,
         metadata={
@@ -167,17 +175,33 @@ def _performance(
             "provisional (decides nothing)": own.get("provisional"),
             "served by any version (decides nothing)": own.get("served"),
             **figures,
-            **_segments_table(reports, {"now": "now", "reference": "at its evaluation", "rows": "rows"}),
+            **_segments_table(
+                reports,
+                {
+                    "now": "now",
+                    "reference": "at its evaluation",
+                    "margin": "by chance",
+                    "baseline": "baseline",
+                    "rows": "rows",
+                },
+            ),
         },
-        check_results=[_warning(key, "performance_holds", not fallen, figures | told)],
+        check_results=[
+            _warning(key, "performance_holds", not fallen, figures | told),
+            _warning(key, "beats_baseline", not naive, {k: v for k, v in losing.items() if v not in (None, "")}),
+        ],
     )
 
 
 def _has_fallen(spec: ModelSpec, report: Mapping[str, Any]) -> bool:
-    now, reference, policy = report["now"], report["reference"], spec.policy
-    if policy.performance_drop is None or None in (now, reference) or report["rows"] < policy.performance_min_rows:
+    return shows_loss(spec.policy, report["now"], report["reference"], report["margin"], report["rows"])
+
+
+def _loses_to_baseline(spec: ModelSpec, report: Mapping[str, Any]) -> bool:
+    now, naive, policy = report["now"], report["baseline"], spec.policy
+    if now is None or naive is None or report["rows"] < policy.performance_min_rows:
         return False
-    return -advantage(policy.performance_metric, now, reference) >= policy.performance_drop
+    return advantage(policy.performance_metric, now, naive) <= 0
 
 
 def _by_partition(spec: ModelSpec, reports: Mapping[Line, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -131,7 +131,8 @@ def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) ->
     """Scored events that mature from `since` on."""
     own = [MATURES] if spec.label.reach is None else []
     segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
-    further = dict.fromkeys([*task_of(spec).columns, "model_version", *spec.slices, *segment, *own])
+    baseline = [] if spec.baseline.column is None else [spec.baseline.column]
+    further = dict.fromkeys([*task_of(spec).columns, "model_version", *spec.slices, *baseline, *segment, *own])
     columns = ", ".join(map(quoted, [spec.events.id_column, "event_timestamp", *further]))
     name, window = scored_name(spec), days_of_maturity(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'

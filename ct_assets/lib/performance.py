@@ -6,22 +6,26 @@ from typing import Any
 
 import pandas as pd
 
+from ct_assets.core.day_clusters import Estimate, estimate, noise_margin
 from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.examples import DAY, INSTANT, maturity
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
+from ct_assets.lib.evaluated import baseline_of, evaluated_rows
 from ct_assets.lib.label_counts import labels_of_lines, unlabelled
 from ct_assets.lib.outcomes import recent_outcomes
 
 
 def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, Any]:
-    """The champion's metric over the newest matured cohorts, next to what its verdict promised.
+    """The champion's metric over the newest matured cohorts, next to what it was evaluated at.
 
-    Only events old enough to have their label count: fast labels alone would paint a rosy picture. What they say so far
-    is `provisional`. What all champions of the window achieved together is `served`, which is all there is to see of a
-    model that is retrained before its labels come. Both are shown, and nothing is decided by them.
+    Both are over the same segments, with the loss between them that chance alone may show (`margin`, by how days
+    differ), and next to what the naive model achieves on the newest rows (`baseline`). Only events old enough to have
+    their label count: fast labels alone would paint a rosy picture. What they say so far is `provisional`. What all
+    champions of the window achieved together is `served`, which is all there is to see of a model that is retrained
+    before its labels come. Both are shown, and nothing is decided by them.
 
     Raises:
         ValueError: A label is none that the task knows.
@@ -60,7 +64,10 @@ def performance_reports(
             "labels_known": labels.get(each.line, 0),
             "now": None,
             "reference": None,
+            "margin": None,
+            "baseline": None,
             "rows": 0,
+            "days": 0,
             "label_rate": None,
         }
         if champion is not None and parts is not None:
@@ -81,19 +88,58 @@ def _of_champion(
     matured, young = (_of_segment(spec, line, each) for each in outcomes)
     served, young = (each[_served_by(spec, line, each)] for each in (matured, young))
     mine, young = (each[each["model_version"] == champion.version] for each in (served, young))
-    reference = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
+    handed_over = _handed_over(spec, line, pd.concat([matured, young]))
+    mine, evaluated = (_without(spec, handed_over, each) for each in (mine, evaluated_rows(champion)))
+    now, reference = _estimate(spec, mine), _estimate(spec, evaluated)
+    if evaluated is None:
+        # Of before its rows were kept: what its verdict says has no interval, and is shown only.
+        promised = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
     report = {
         **_figures(spec, mine),
-        "reference": reference,
+        "days": now.days if now else 0,
+        "reference": promised if evaluated is None else reference.value if reference else None,
+        "margin": noise_margin(reference, now) if reference and now else None,
+        "baseline": _baseline(spec, champion, mine),
         "champion": champion.version,
         "corrected": int((matured["versions"] > 1).sum()),
         "served": _figures(spec, served),
         "provisional": _figures(spec, young),
+        **({"handed_over": sorted(handed_over)} if handed_over else {}),
     }
     if line.segment is None:
         start = as_of - policy.performance_window_days * DAY
         report["unlabelled"] = unlabelled(lake, spec, start, as_of, len(matured))
     return report
+
+
+def _handed_over(spec: ModelSpec, line: Line, rows: pd.DataFrame) -> set[str]:
+    """Segments some of whose rows another line scored: those that are left are no sample of what this one serves."""
+    if spec.segment_by is None or line.segment is not None:
+        return set()
+    others = rows[SERVED_BY].notna() & (rows[SERVED_BY] != line.partition)
+    return set(rows.loc[others, spec.segment_by])
+
+
+def _without(spec: ModelSpec, segments: set[str], rows: pd.DataFrame | None) -> Any:
+    return rows[~rows[spec.segment_by].isin(segments)] if segments and rows is not None else rows
+
+
+def _estimate(spec: ModelSpec, rows: pd.DataFrame | None) -> Estimate | None:
+    if rows is None:
+        return None
+    task = task_of(spec)
+    days = rows["event_timestamp"].dt.floor("D").to_numpy()
+    return estimate(task, spec.policy.performance_metric, task.codes(rows["label"]), task.array(rows), days)
+
+
+def _baseline(spec: ModelSpec, champion: Release, rows: pd.DataFrame) -> float | None:
+    """The same metric of the naive model; None where its input was not kept with these rows."""
+    baseline, task, column = baseline_of(champion), task_of(spec), spec.baseline.column
+    if baseline is None or rows.empty or (column is not None and column not in rows):
+        return None
+    metric, labels = spec.policy.performance_metric, task.codes(rows["label"])
+    value = task.measure(metric, labels, task.predict(baseline, rows))
+    return None if math.isnan(value) else value
 
 
 def _of_segment(spec: ModelSpec, line: Line, rows: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from ct_assets.lake.training_set import (
 from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due, segment_retrain_is_due
 from ct_assets.lib.decisions import newest_decision
+from ct_assets.lib.evaluated import evaluation_files
 from ct_assets.lib.evaluation import build_evaluation
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.lineage import find_lineage
@@ -184,7 +185,11 @@ def train_and_register(
     }
     measured = {"fit_seconds": trained.seconds, "peak_mb": trained.peak_mb, "artifact_mb": len(trained.payload) / 1e6}
     training = f"{snapshot.digest[:16]}-{trained.digest[:16]}-{snapshot.as_of}"
-    files = {"model.skops": trained.payload, "reference.json": trained.reference.to_json().encode()}
+    files = {
+        "model.skops": trained.payload,
+        "reference.json": trained.reference.to_json().encode(),
+        **evaluation_files(spec, examples, holdout, trained.predictions),
+    }
     tags = {"training": training, "artifact_digest": trained.digest, "training_set": snapshot.digest}
     version = registry.register(line.registered, files, tags, facts, measured)
     lake.ledger().append(

@@ -1,12 +1,14 @@
 """Naive models: worth by hand, and scored by the gate like any other."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from worlds_of_tasks import QUANTILES, TASKS, examples_of
 
-from ct_assets.core.baselines import fit_baseline, in_words
+from ct_assets.core.baselines import baseline_from, fit_baseline, in_words
 from ct_assets.core.gate import GatePolicy, TestData, validate_new_model
 from ct_assets.core.inputs import MISSING_CATEGORY
 from ct_assets.core.spec import BaselineSpec
@@ -42,6 +44,15 @@ def test_the_prior_is_that_of_scikit_learn():
 def test_the_binary_prior_is_exactly_the_share_of_positives():
     label = examples_of("binary", 577)["label"]
     assert float(fitted("binary", examples=examples_of("binary", 577))[1].prediction) == int(label.sum()) / 577
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("spec", [PRIOR, LAST], ids=["prior", "last"])
+def test_a_stored_baseline_predicts_the_same(name, spec):
+    rows = examples_of(name, 50, 3)
+    task, model = fitted(name, spec)
+    again = baseline_from(json.loads(json.dumps(model.to_dict())))
+    np.testing.assert_array_equal(task.predict(again, rows), task.predict(model, rows))
 
 
 def test_the_last_value_is_predicted_and_where_it_is_missing_the_prior():

@@ -31,6 +31,8 @@ def evidence(trained_days_ago=10.0, **changes):
         "performance_now": 0.70,
         "performance_reference": 0.71,
         "performance_rows": 1000,
+        "performance_days": 14,
+        "performance_margin": 0.01,
     }
     return Evidence(**(quiet | changes))
 
@@ -54,6 +56,9 @@ FIRST = {"champion_as_of": None, "last_training_as_of": None, "last_training_lab
         ({"performance_now": 0.691}, ()),
         ({"performance_now": 0.5, "performance_rows": 199}, ()),
         ({"performance_now": None}, ()),
+        ({"performance_now": 0.66, "performance_margin": 0.04}, ("performance",)),
+        ({"performance_now": 0.68, "performance_margin": 0.04}, ()),
+        ({"performance_now": 0.5, "performance_margin": None}, ()),
         ({"manual_request": True, "manual_reason": "new airport"}, ("manual",)),
         ({"trained_days_ago": 31, "drifted_share": 0.9, "manual_request": True}, ("schedule", "drift", "manual")),
     ],
@@ -125,6 +130,13 @@ def test_a_loss_of_a_metric_where_lower_is_better():
 )
 def test_what_did_not_fire_says_what_would_have(trigger, words):
     assert words in decide(POLICY, evidence()).reasons[trigger]
+
+
+def test_a_loss_that_chance_may_show_is_none_whatever_the_limit():
+    told = decide(POLICY, evidence(performance_now=0.68, performance_margin=0.04)).reasons["performance"]
+    assert "a loss of 0.03 (limit 0.02; 0.04 by chance, 1000 rows of 14 days)" in told
+    assert "auc 0.67 would have flipped it" in told
+    assert decide(POLICY, evidence(performance_now=0.6699, performance_margin=0.04)).triggers == ("performance",)
 
 
 def test_the_next_due_moment_is_the_schedule_or_now():

@@ -338,6 +338,8 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
     assert (told["rows"], told["label_rate"], told["unlabelled"], told["corrected"]) == (3, 1 / 3, 1, 1)
     # Predictions grow with the loan's number: the bad loan of the matured ones is ranked first, above the reference...
     assert (told["now"], told["reference"]) == (1.0, 0.5)
+    # ... which is that of the verdict: the release has no evaluated rows beside it, so nothing says what chance shows.
+    assert told["margin"] is None
     # ... and of the young ones the first, third and fifth are bad: three of nine pairs are in order, far below it.
     assert told["provisional"] == {"now": pytest.approx(3 / 9), "rows": 6, "label_rate": 0.5}
     assert silent["provisional"] == {"now": None, "rows": 0, "label_rate": None}
