@@ -332,7 +332,7 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
             result = _performance(resource, spec, model_key(spec, "performance"), end_of(number), told, outcomes)
         reports[name] = read_report(made.lake, spec, "performance", end_of(4), Line("m"))
         evidence[name] = gather_evidence(made.lake, releases, spec, end_of(4))
-        [checks[name]] = result.check_results
+        checks[name], _ = result.check_results
         assert result.metadata["provisional (decides nothing)"] == reports[name]["provisional"]
     told, silent = reports["with"], reports["without"]
     assert (told["rows"], told["label_rate"], told["unlabelled"], told["corrected"]) == (3, 1 / 3, 1, 1)
