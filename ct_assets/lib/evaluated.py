@@ -55,4 +55,4 @@ def baseline_of(release: Release) -> Baseline | None:
 
 
 def _beside(release: Release, name: str) -> Path:
-    return Path(release.artifact).with_name(name)
+    return Path(release.artifact).parent / name
