@@ -93,7 +93,7 @@ def test_every_resource_finds_the_home_of_the_environment(
 ) -> None:
     monkeypatch.setenv("CT_HOME", str(tmp_path))
     resources = definitions.resources or {}
-    assert set(resources) == {"lake", "feast", "registry"}
+    assert set(resources) == {"duckdb", "lake", "feast", "registry"}
     assert resources["lake"].path == tmp_path
     assert resources["feast"].lake.path == tmp_path
     assert str(tmp_path) in resources["registry"].uri

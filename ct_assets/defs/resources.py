@@ -3,6 +3,7 @@
 import dagster as dg
 
 from ct_assets.lib.liveness import in_process_alive
+from ct_assets.resources.duckdb import InMemoryDuckDB
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
@@ -10,12 +11,18 @@ from ct_assets.resources.registry import RegistryResource
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """The lake, the feature store and the model registry under `$CT_HOME`; steps run in their run's process.
+    """DuckDB, the lake, the feature store and the model registry under `$CT_HOME`; steps run in their run's process.
 
     A process of its own for each step would import Feast again for seconds of work.
     """
-    lake = LakeResource()
+    duckdb = InMemoryDuckDB()
+    lake = LakeResource(duckdb=duckdb)
     return dg.Definitions(
-        resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
+        resources={
+            "duckdb": duckdb,
+            "lake": lake,
+            "feast": FeastResource(lake=lake),
+            "registry": RegistryResource(lake=lake),
+        },
         executor=in_process_alive,
     )

@@ -13,12 +13,12 @@ class InMemoryDuckDB(DuckDBResource):
     """DuckDB as an engine over Parquet; no file, so no writer lock between runs and server.
 
     Attributes:
-        threads: DuckDB threads.
+        threads: DuckDB threads of one query; most look at a few days, where a second thread costs more than it saves.
         memory_limit: Such as `8GB`; empty for DuckDB's default.
     """
 
     database: str = ":memory:"
-    threads: int = 2
+    threads: int = 1
     memory_limit: str = ""
 
     @contextmanager

@@ -16,12 +16,12 @@ class LakeResource(dg.ConfigurableResource):
 
     Attributes:
         home: `$CT_HOME`; empty for the default.
-        threads: DuckDB threads of one query; most look at a few days, where a second thread costs more than it saves.
+        duckdb: What queries the data.
         report_url: Where the server shows reports.
     """
 
     home: str = ""
-    threads: int = 1
+    duckdb: InMemoryDuckDB = InMemoryDuckDB()
     report_url: str = "http://127.0.0.1:8000"
 
     @property
@@ -31,16 +31,11 @@ class LakeResource(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The lake under this home."""
-        return _open_lake(self.path, self.threads)
+        return Lake(self.path, self.duckdb.get_connection)
 
     def ledger(self) -> Ledger:
         """The decision records under this home."""
         return open_ledger(self.path)
-
-
-@cache
-def _open_lake(home: Path, threads: int) -> Lake:
-    return Lake(home, InMemoryDuckDB(threads=threads).get_connection)
 
 
 @cache
