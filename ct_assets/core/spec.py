@@ -7,6 +7,7 @@ other module knows what the model is about.
 from datetime import timedelta
 from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 from pydantic import (
     Field,
@@ -175,6 +176,26 @@ class SegmentRules(Strict):
     )
 
 
+class ServingSpec(Strict):
+    """What an instance needs for the server to predict for it, and what it gets without."""
+
+    required_views: tuple[str, ...] = Field(
+        (), description="Feature views without a fresh row of which an instance gets no prediction."
+    )
+    min_fresh: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Least share of the model's inputs from stored features that has to be fresh for an instance: "
+        "found online, and not older than the view's ttl. 0 predicts even from none.",
+    )
+    fallback: float | dict[str, float] | None = Field(
+        None,
+        description="What such an instance gets instead of an error, marked as the fallback: a number (the probability "
+        "of a binary task, the value of a regression), or one for each class or level by its name.",
+    )
+
+
 class ModelSpec(Strict):
     """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
 
@@ -237,6 +258,7 @@ class ModelSpec(Strict):
         GatePolicy(), validate_default=True, description="What a challenger has to hold to be promoted."
     )
     drift: DriftLimits = Field(DriftLimits(), description="From where on a column has drifted.")
+    serving: ServingSpec = Field(ServingSpec(), description="When the server predicts, and what it gives otherwise.")
 
     @field_validator("metrics")
     @classmethod
@@ -315,6 +337,22 @@ class ModelSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _falls_back_on_a_prediction(self) -> Self:
+        fallback, names = self.serving.fallback, prediction_names(self)
+        if fallback is None:
+            return self
+        if isinstance(fallback, dict) != bool(names):
+            expected = f"one number for each of {', '.join(names)}" if names else "a number"
+            raise ValueError(f"serving.fallback is {fallback!r}; expected {expected}")
+        if isinstance(fallback, dict) and sorted(fallback) != sorted(names):
+            raise ValueError(f"serving.fallback has {', '.join(fallback)}; expected exactly {', '.join(names)}")
+        values = list(fallback.values()) if isinstance(fallback, dict) else [fallback]
+        array = np.array([[fallback[name] for name in names]] if isinstance(fallback, dict) else [fallback])
+        if problem := task_of(self).problem(array):
+            raise ValueError(f"serving.fallback is {values}, which is no prediction of a {self.task} task: {problem}")
+        return self
+
+    @model_validator(mode="after")
     def _reads_its_baseline(self) -> Self:
         column = self.baseline.column
         if column is not None and column not in self.inputs:
@@ -332,6 +370,11 @@ class ModelSpec(Strict):
     def categorical(self) -> list[str]:
         """The input columns that hold categories."""
         return [name for name, kind in self.inputs.items() if kind == "categorical"]
+
+
+def prediction_names(spec: ModelSpec) -> list[str]:
+    """What the numbers of one prediction are called, in the task's order; empty where it is a single one."""
+    return list(spec.classes) or [f"{level:g}" for level in spec.quantiles]
 
 
 def _task(info: ValidationInfo) -> type[Task]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import yaml
 
 from ct_assets.lake.dataset import Dataset
 from ct_assets.lake.declaration import DeclarationError
@@ -18,7 +19,7 @@ from ct_assets.lake.paths import write_atomically
 from ct_assets.resources.lake import LakeResource
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
+    from feast import FeatureStore, RepoConfig
 
 CHECKOUT = Path(__file__).parents[2]
 REPOSITORY = CHECKOUT / "feature_repo"
@@ -41,19 +42,43 @@ class FeastResource(dg.ConfigurableResource):
         return feature_store(self.lake.path)
 
 
-def feature_store(home: Path, apply: bool = True) -> "FeatureStore":
-    """The feature store under `home`.
+def feature_store(home: Path) -> "FeatureStore":
+    """The feature store under `home`, with the repository's definitions registered.
 
     Args:
         home: `$CT_HOME`.
-        apply: Register the repository's definitions if they changed. A server leaves that to the assets, or an older
-            one that restarts would take newer definitions back.
     """
     with _opening:
         store = _open(home)
-        if apply:
-            _apply_once(home)
+        _apply_once(home)
         return store
+
+
+def serving_store(home: Path) -> "FeatureStore":
+    """The feature store under `home` as a server reads it.
+
+    It registers nothing, or an older server that restarts would take newer definitions back; it does not create the
+    registry; and it reads the registry again only when told to, so that a request never waits for it.
+
+    Raises:
+        OperationalError: The registry is not there.
+    """
+    with _opening:
+        config = _config(home)
+        registry = config.registry_config
+        assert isinstance(registry, dict)
+        registry |= {"cache_ttl_seconds": 0, "schema_mode": "verify"}
+        if (file := feature_registry_file(home)) is not None:
+            registry["path"] = f"sqlite:///{file.as_uri()}?mode=rw&uri=true"
+        from feast import FeatureStore
+
+        return FeatureStore(config=config)
+
+
+def feature_registry_file(home: Path) -> Path | None:
+    """The file of Feast's registry; None where that is a database server."""
+    path = yaml.safe_load((REPOSITORY / "feature_store.yaml").read_text())["registry"]["path"]
+    return home / "feast" / "registry.db" if str(path).startswith("sqlite") else None
 
 
 def _import_feast() -> None:
@@ -79,12 +104,20 @@ def _apply_once(home: Path) -> None:
 
 @cache
 def _open(home: Path) -> "FeatureStore":
-    _import_feast()
-    from feast import FeatureStore, repo_config
+    config = _config(home)
+    from feast import FeatureStore
 
     (home / "feast").mkdir(parents=True, exist_ok=True)
+    return FeatureStore(config=config)
+
+
+def _config(home: Path) -> "RepoConfig":
+    """The repository's settings for a home, whichever one the environment names."""
+    _import_feast()
+    from feast import repo_config
+
     os.environ["CT_HOME"] = str(home)
-    return FeatureStore(config=repo_config.load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml"))
+    return repo_config.load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml")
 
 
 def _apply(store: "FeatureStore", home: Path) -> None:

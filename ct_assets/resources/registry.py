@@ -61,6 +61,11 @@ class RegistryResource(dg.ConfigurableResource):
             self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.lake.path}/mlflow/mlflow.db"
         )
 
+    @property
+    def file(self) -> Path | None:
+        """The database's file; None for another kind of server."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
     def register(
         self,
         name: str,

@@ -18,12 +18,13 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Source
 from ct_assets.serving.champion import Champions, Refusal
 from ct_assets.serving.events import add_event_routes, build_events
-from ct_assets.serving.features import OnDemandError
-from ct_assets.serving.live import Live
+from ct_assets.serving.live import Live, Outcome
 from ct_assets.serving.metrics import Metrics
 from ct_assets.serving.schemas import (
     InstanceError,
+    InstanceReason,
     ModelStatus,
+    PartialResponse,
     PredictRequest,
     PredictResponse,
     RefusedRelease,
@@ -31,9 +32,10 @@ from ct_assets.serving.schemas import (
     ServedBy,
     ServedRelease,
     answers,
+    parse_at,
     parse_instances,
-    parse_moment,
 )
+from ct_assets.stores.unavailable import OnlineStoreUnavailable
 
 _PREFIX, _VERB = "/v1/models/", ":predict"
 
@@ -46,7 +48,7 @@ def create_app(
     Args:
         specs: The models to serve, by name.
         home: `$CT_HOME`: releases, verdicts, ledger, the online store, and MLflow unless its URI is set.
-        poll_seconds: How often the registry's alias is looked at.
+        poll_seconds: How often the ledger and the registries are looked at.
         sources: Those with an `event_type` take events.
     """
     metrics = Metrics()
@@ -77,9 +79,17 @@ def create_app(
 
 
 def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> None:
-    @app.post(f"{_PREFIX}{{name}}{_VERB}")
-    def predict(name: str, body: PredictRequest) -> PredictResponse:
-        """Predict for up to 1000 instances with the champion; the answers' fields are those of the model's task."""
+    @app.post(
+        f"{_PREFIX}{{name}}{_VERB}",
+        response_model=PredictResponse,
+        responses={422: {"model": PartialResponse}, 503: {"model": PartialResponse}},
+    )
+    def predict(name: str, body: PredictRequest) -> PredictResponse | JSONResponse:
+        """Predict for up to 1000 instances with the champion; the answers' fields are those of the model's task.
+
+        When some instances have no prediction the answer is an error that names each of them, with the predictions of
+        the others.
+        """
         _known(champions, name)
         # The one look at what serves: a swap during this request does not concern it.
         serving = champions.serving(name)
@@ -88,20 +98,24 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
         live = serving.own
         try:
             given = parse_instances(live.spec, live.features.key_types, body.instances)
-            at = datetime.now(UTC) if body.at is None else parse_moment(body.at, "at")
-            predictions, features, served_by = serving.predict(given, at)
-        except (InstanceError, OnDemandError) as error:
+            outcome = serving.predict(given, parse_at(body.at, datetime.now(UTC)))
+        except InstanceError as error:
             raise HTTPException(422, f"{name}: {error}") from error
-        metrics.predictions.labels(name).inc(len(predictions))
-        for (view, reason), rows in features.absent.items():
-            metrics.absent.labels(name, view, reason).inc(rows)
+        except OnlineStoreUnavailable as error:
+            metrics.online_store_up.set(0)
+            raise HTTPException(503, f"{name} cannot predict: {error}") from error
+        metrics.online_store_up.set(1)
+        metrics.answered(name, outcome)
+        if outcome.problems:
+            return _partial(name, live, outcome)
         return PredictResponse(
             model=name,
             version=live.release.version,
             release=_bound(live),
-            predictions=answers(live.task, predictions, features.times),
-            segments={s: _of_segment(serving.segments[s]) for s in dict.fromkeys(served_by) if s is not None},
-            served_by=served_by if live.spec.segment_by else [],
+            predictions=answers(live.task, outcome.predictions, outcome.features.times),
+            segments={s: _of_segment(serving.segments[s]) for s in dict.fromkeys(outcome.served_by) if s is not None},
+            served_by=outcome.served_by if live.spec.segment_by else [],
+            fallbacks=[InstanceReason(instance=n, reason=reason) for n, reason in sorted(outcome.fallbacks.items())],
         )
 
     @app.get(f"{_PREFIX}{{name}}")
@@ -114,6 +128,7 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
             release=_served(serving.own) if serving else None,
             waiting_for=champions.waiting_for(name),
             last_refusal=_refused(refusal) if refusal else None,
+            problems=champions.problems(name),
             segments={segment: _served(live) for segment, live in serving.segments.items()} if serving else {},
             segment_refusals={segment: _refused(each) for segment, each in champions.segment_refusals(name).items()},
         )
@@ -127,10 +142,13 @@ def _add_operations(app: FastAPI, champions: Champions, metrics: Metrics) -> Non
 
     @app.get("/readyz")
     def readyz() -> JSONResponse:
-        """Something serves, and every model that has a champion has it loaded; what the others wait for."""
+        """Every model that has a champion has it loaded and its features can be read; what the others wait for."""
         waiting = {name: reason for name in champions.specs if (reason := champions.waiting_for(name))}
-        ready = champions.ready()
-        return JSONResponse({"ready": ready, "waiting": waiting}, 200 if ready else 503)
+        problem = champions.features_problem()
+        metrics.online_store_up.set(problem is None)
+        ready = champions.ready() and problem is None
+        answer = {"ready": ready, "waiting": waiting, "online_store": problem, "problems": champions.watch.problems()}
+        return JSONResponse(answer, 200 if ready else 503)
 
     @app.get("/metrics")
     def exposition() -> Response:
@@ -142,6 +160,24 @@ def _known(champions: Champions, name: str) -> None:
     if name not in champions.specs:
         served = ", ".join(sorted(champions.specs)) or "none"
         raise HTTPException(404, f"no model {name!r} here; models: {served}")
+
+
+def _partial(name: str, live: Live, outcome: Outcome) -> JSONResponse:
+    """An error with each instance that has no prediction, and the predictions of the others."""
+    kept = [n for n in range(len(outcome.predictions)) if n not in outcome.problems]
+    given = answers(live.task, outcome.predictions[kept], [outcome.features.times[n] for n in kept])
+    by_instance = dict(zip(kept, given, strict=True))
+    errors = [InstanceReason(instance=n, reason=p.reason) for n, p in sorted(outcome.problems.items())]
+    shown = "; ".join(f"instances[{error.instance}]: {error.reason}" for error in errors[:3])
+    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+    # Nothing that the caller could change: what is missing is here.
+    ours = not kept and all(problem.of_features for problem in outcome.problems.values())
+    body = PartialResponse(
+        detail=f"{name}: {shown}{more}",
+        errors=errors,
+        predictions=[by_instance.get(n) for n in range(len(outcome.predictions))],
+    )
+    return JSONResponse(body.model_dump(mode="json", by_alias=True), 503 if ours else 422)
 
 
 def _bound(live: Live) -> ServedBy:

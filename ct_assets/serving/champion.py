@@ -1,4 +1,4 @@
-"""The holder of the live models: follows the registry's alias, and swaps a release in only when it may serve."""
+"""The holder of the live models: follows the ledger, and swaps a release in only when it may serve."""
 
 import threading
 import time
@@ -13,11 +13,12 @@ import structlog
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.releases import Releases
-from ct_assets.resources.feast import feature_store
+from ct_assets.resources.feast import feature_registry_file, serving_store
 from ct_assets.resources.lake import LakeResource
-from ct_assets.resources.registry import CHAMPION, RegistryResource, Version
+from ct_assets.resources.registry import RegistryResource
 from ct_assets.serving.live import Live, Serving, load_release
 from ct_assets.serving.metrics import Metrics
+from ct_assets.serving.watch import RegistryWatch, file_of
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -33,7 +34,7 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Refusal:
-    """A release that the alias named and that was not loaded.
+    """A release that the ledger named and that was not loaded.
 
     Attributes:
         version: Its version.
@@ -60,7 +61,7 @@ class _Slot:
     """
 
     live: Live | None = None
-    waiting_for: str | None = "the server is starting: the model registry and the feature store are being opened"
+    waiting_for: str | None = "the server is starting: the ledger and the feature store are being opened"
     refusal: Refusal | None = None
     expected: bool = True
 
@@ -68,13 +69,16 @@ class _Slot:
 class Champions:
     """Keeps the champion of every model in memory, and current.
 
-    A request reads one reference and never waits for a load: the alias is polled and releases are loaded by a thread
+    What serves is the release that the newest move of the ledger names. The registry's alias follows that move: one
+    that was moved by hand serves nothing, and is reported.
+
+    A request reads one reference and never waits for a load: the ledger is polled and releases are loaded by a thread
     of this object. What is refused changes nothing but the status.
 
     Args:
         specs: The models by name.
         home: `$CT_HOME`.
-        poll_seconds: Pause between looks at the alias.
+        poll_seconds: Pause between looks at the ledger.
         metrics: Counts swaps and refusals.
     """
 
@@ -84,21 +88,24 @@ class Champions:
         self.poll_seconds = poll_seconds
         self.metrics = metrics
         lake = LakeResource(home=str(home))
-        self._registry = RegistryResource(lake=lake)
+        self.watch = RegistryWatch(RegistryResource(lake=lake), feature_registry_file(home), poll_seconds, metrics)
         self._ledger = lake.ledger()
         self._slots = {Line(name): _Slot() for name in self.specs}
+        self._moves: dict[Line, str | None] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to follow the alias; returns at once."""
+        """Begin to follow the ledger; returns at once."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._follow, name="champions", daemon=True)
         self._thread.start()
+        self.watch.start()
 
     def stop(self) -> None:
         """Stop following, and give a load under way a moment to finish."""
         self._stop.set()
+        self.watch.stop()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
 
@@ -117,6 +124,17 @@ class Champions:
         slots = [self._slots[Line(name)] for name in self.specs]
         return any(slot.live for slot in slots) and all(slot.live or not slot.expected for slot in slots)
 
+    def features_problem(self) -> str | None:
+        """Why the features of what serves cannot be read at the moment; None when they can."""
+        for name in self.specs:
+            live = self._slots[Line(name)].live
+            try:
+                if live is not None:
+                    live.features.check()
+            except Exception as error:
+                return _words(error)
+        return None
+
     def refusal(self, name: str) -> Refusal | None:
         """The last release of a model that was refused."""
         return self._slots[Line(name)].refusal
@@ -124,6 +142,10 @@ class Champions:
     def segment_refusals(self, name: str) -> dict[str, Refusal]:
         """The last releases of its segments that were refused."""
         return self._segments(name, lambda slot: slot.refusal)
+
+    def problems(self, name: str) -> list[str]:
+        """What the registries say otherwise than the ledger about a model and its segments, or why they cannot."""
+        return [*self.watch.problems(), *(text for line, text in self.watch.mismatches().items() if line.model == name)]
 
     def _segments(self, name: str, what: Callable[[_Slot], T | None]) -> dict[str, T]:
         if self.specs[name].segment_by is None:
@@ -133,74 +155,96 @@ class Champions:
 
     def _follow(self) -> None:
         store: FeatureStore | None = None
+        registry_file: object = None
+        ledger_state: object = None
         while not self._stop.is_set():
             pause = self.poll_seconds
             try:
-                store = store or feature_store(self.home, apply=False)
-                for name, spec in self.specs.items():
-                    self._poll(store, Line(name), self._registry.get(name, CHAMPION))
-                    if spec.segment_by is not None:
-                        self._poll_segments(store, name)
+                if store is None or file_of(feature_registry_file(self.home)) not in (registry_file, None):
+                    # What is loaded goes on with the store that it was loaded with.
+                    registry_file = file_of(feature_registry_file(self.home))
+                    store = serving_store(self.home)
+                state = _state(self._ledger.path)
+                if state != ledger_state:
+                    self._read_moves()
+                    ledger_state = state
+                for name in self.specs:
+                    if Line(name) not in self._moves:
+                        self._without_champion(name)
+                for line, version in list(self._moves.items()):
+                    self._poll(store, line, version)
+                self.watch.expect(self._expected())
             except Exception as error:
                 # Whatever is down, what serves goes on serving, and the next look may find it up again.
                 log.warning("champions_not_polled", error=_words(error), exc_info=True)
                 for slot in self._slots.values():
-                    slot.waiting_for = f"the model registry or the feature store cannot be read: {_words(error)}"
+                    slot.waiting_for = f"the ledger or the feature store cannot be read: {_words(error)}"
                 pause = max(pause, FIRST_PAUSE_SECONDS)
             self._stop.wait(pause)
 
-    def _poll_segments(self, store: "FeatureStore", name: str) -> None:
-        """Look at the aliases of all segments at once; one that lost its champion is served by the model's own."""
-        prefix = Line(name, "").registered
-        aliased = self._registry.aliased(prefix, CHAMPION)
-        serving = {line.registered for line in list(self._slots) if line.model == name and line.segment is not None}
-        for registered in sorted({*aliased, *serving}):
-            line = Line.of(name, registered.removeprefix(prefix))
-            slot, number = self._slots.setdefault(line, _Slot()), aliased.get(registered)
-            if number is None:
-                slot.live = slot.refusal = None
-                self.metrics.gone(line.name)
-            elif slot.live is None or slot.live.release.version != number:
-                self._poll(store, line, self._registry.get(registered, CHAMPION))
+    def _read_moves(self) -> None:
+        """The version that the newest move of every line names; a line that is gone from the ledger keeps its last."""
+        segmented = {name for name, spec in self.specs.items() if spec.segment_by is not None}
+        segments = [line for name in self._ledger.models() if (line := Line.named(name)).segment is not None]
+        for line in [*map(Line, self.specs), *(line for line in segments if line.model in segmented)]:
+            moves = self._releases(line).moves()
+            if moves:
+                self._moves[line] = moves[-1]["version"]
 
-    def _poll(self, store: "FeatureStore", line: Line, version: Version | None) -> None:
-        name, slot = line.name, self._slots[line]
-        slot.expected = version is not None
+    def _expected(self) -> dict[Line, tuple[str | None, str | None]]:
+        """The version that each line's alias has to name, and the digest of its model where it serves."""
+        expected = {}
+        for line, version in self._moves.items():
+            live = self._slots[line].live
+            digest = live.release.artifact_digest if live and live.release.version == version else None
+            expected[line] = (version, digest)
+        return {**{Line(name): (None, None) for name in self.specs}, **expected}
+
+    def _without_champion(self, name: str) -> None:
+        slot = self._slots[Line(name)]
+        slot.expected = False
+        slot.waiting_for = f"model {name} has no champion yet: the ledger has no promotion of it"
+
+    def _poll(self, store: "FeatureStore", line: Line, version: str | None) -> None:
+        slot = self._slots.setdefault(line, _Slot())
         if version is None:
-            slot.waiting_for = f"model {name} has no champion yet: no version in the registry has alias {CHAMPION!r}"
+            # A segment that was handed back to the model's own champion.
+            slot.live = slot.refusal = None
+            self.metrics.gone(line.name)
             return
+        slot.expected = True
         serving = slot.live.release if slot.live else None
-        if serving is not None and serving.version == version.version:
+        if serving is not None and serving.version == version:
             return
         files = self._files(line, version)
-        if not _is_due(slot.refusal, version.version, files):
+        if not _is_due(slot.refusal, version, files):
             return
         try:
-            live = load_release(store, self._releases(line), self.specs[line.model], version.version)
+            live = load_release(store, self._releases(line), self.specs[line.model], version)
         except Exception as error:
             self._refuse(slot, line, version, files, error)
             return
         slot.live = live
         self.metrics.served(live.release)
-        log.info("champion_loaded", model=name, version=version.version, replaced=serving.version if serving else None)
+        log.info("champion_loaded", model=line.name, version=version, replaced=serving.version if serving else None)
 
-    def _refuse(self, slot: _Slot, line: Line, version: Version, files: tuple[object, ...], error: Exception) -> None:
+    def _refuse(self, slot: _Slot, line: Line, version: str, files: tuple[object, ...], error: Exception) -> None:
         before = slot.refusal
-        again = before is not None and (before.version, before.files) == (version.version, files)
+        again = before is not None and (before.version, before.files) == (version, files)
         pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if again and before else FIRST_PAUSE_SECONDS
         reason = _words(error)
-        slot.refusal = Refusal(version.version, reason, datetime.now(UTC), files, pause, time.monotonic() + pause)
-        slot.waiting_for = f"version {version.version} was refused: {reason}"
+        slot.refusal = Refusal(version, reason, datetime.now(UTC), files, pause, time.monotonic() + pause)
+        slot.waiting_for = f"version {version} was refused: {reason}"
         self.metrics.refusals.labels(line.model).inc()
         serving = slot.live.release.version if slot.live else None
-        log.error("champion_refused", model=line.name, version=version.version, reason=reason, serving=serving)
+        log.error("champion_refused", model=line.name, version=version, reason=reason, serving=serving)
 
     def _releases(self, line: Line) -> Releases:
         return Releases(self.home, line, self._ledger)
 
-    def _files(self, line: Line, version: Version) -> tuple[object, ...]:
-        """What a release's files look like from outside: cheap, and different once one was replaced or mended."""
-        return tuple(map(_state, self._releases(line).files(version.version)))
+    def _files(self, line: Line, version: str) -> tuple[object, ...]:
+        """What a release's files look like from outside: cheap, and different once one was replaced or fixed."""
+        return tuple(map(_state, self._releases(line).files(version)))
 
 
 def _is_due(refusal: Refusal | None, version: str, files: tuple[object, ...]) -> bool:
@@ -211,7 +255,7 @@ def _is_due(refusal: Refusal | None, version: str, files: tuple[object, ...]) ->
 
 
 def _words(error: Exception) -> str:
-    """What to tell of an error; those that were not raised to be read need their type to be understood."""
+    """An error in words; those that were not raised to be read need their type to be understood."""
     return str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
 
 

@@ -6,13 +6,16 @@ are applied, as it happens offline.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.strict import unknown
+from ct_assets.serving.one_by_one import one_by_one
 from ct_assets.serving.schemas import Columns
+from ct_assets.stores.unavailable import OnlineStoreUnavailable
 
 if TYPE_CHECKING:
     from feast import FeatureStore, OnDemandFeatureView
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+NEWEST_ONLY = timedelta(days=1)
+"""How much newer than the time asked about a row may be.
 
-class OnDemandError(ValueError):
-    """Request values that an on-demand view cannot be computed from."""
+The online store only has the newest row of each key, so it cannot say what was known long before. A day, as recorded
+arrivals are published a day at a time.
+"""
 
 
 @dataclass
@@ -33,11 +39,15 @@ class Features:
         columns: Every column the model reads, and every one that was given.
         times: For each instance the event time of each view's row, ISO 8601 in UTC; None where missing or expired.
         absent: How often a view gave nothing, by view and reason (`missing` or `expired`).
+        problems: By instance, why nothing can be computed from what was asked.
+        lacking: By instance, which fresh features it would need for a prediction.
     """
 
     columns: Columns
     times: list[dict[str, str | None]]
     absent: Counter[tuple[str, str]] = field(default_factory=Counter)
+    problems: dict[int, str] = field(default_factory=dict)
+    lacking: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class FeatureReader:
 
     def __init__(self, store: "FeatureStore", spec: ModelSpec) -> None:
         self.store = store
+        self.serving = spec.serving
         self._given = {*spec.entities, *spec.request}
         self.columns = [column for column in spec.columns if column not in self._given]
         owners = _owners(store, spec, self.columns)
@@ -73,27 +84,54 @@ class FeatureReader:
             stored += _sources(view, spec)
         self.refs = [f"{view}:{feature}" for view, feature in dict.fromkeys(stored)]
         self.views = _views(store, spec, dict.fromkeys(stored))
+        self._definitions = {view.name: store.get_feature_view(view.name) for view in self.views}
         self._names = {column: f"{view}__{column}" for column, view in owners.items() if view not in on_demand}
         self.key_types = _key_types(store, spec)
+        self._behind = _behind(owners, self.on_demand)
+        known = [view.name for view in self.views]
+        if odd := [name for name in spec.serving.required_views if name not in known]:
+            raise ValueError(f"model {spec.name}: serving.required_views: {unknown('view', odd[0], known)}")
 
     def read(self, given: Columns, at: datetime) -> Features:
         """Read the features of some instances.
 
         Args:
             given: Entity keys and request values.
-            at: Moment that freshness is judged against, with a time zone. A row that is newer than this counts as
-                fresh: the online store only has the newest.
+            at: Timestamp that freshness is judged against, with a time zone.
 
         Raises:
-            OnDemandError: An on-demand view failed on these values.
+            OnlineStoreUnavailable: The online store is gone or cannot be read.
         """
         rows = len(next(iter(given.values())))
         features = Features(dict(given), [{} for _ in range(rows)])
         values = self._stored(given, at, features, rows)
         features.columns.update((column, values[name]) for column, name in self._names.items())
         for view in self.on_demand:
-            features.columns.update(self._computed(view, given, values))
+            features.columns.update(self._computed(view, given, values, features.problems))
         return features
+
+    def check(self) -> None:
+        """Read the online store once, for a key that is not there.
+
+        Raises:
+            OnlineStoreUnavailable: It is gone or cannot be read, or has no row at all of a view.
+        """
+        if not self.refs:
+            return
+        keys = dict.fromkeys(key for view in self.views for key in view.keys)
+        self.store.get_online_features(self.refs, entity_rows={key: [self.key_types[key]()] for key in keys})
+        empty = [view.name for view in self.views if not self._has_rows(view.name)]
+        if empty:
+            raise OnlineStoreUnavailable(
+                f"the online store has no row of {', '.join(empty)}; expected those that were published: restore it, "
+                "or publish the features again"
+            )
+
+    def _has_rows(self, view: str) -> bool:
+        online = self.store._get_provider().online_store
+        # Of the stores, only ours can say so at once.
+        has_rows = getattr(online, "has_rows", None)
+        return has_rows is None or bool(has_rows(self.store.config, self._definitions[view]))
 
     def _stored(self, given: Columns, at: datetime, features: Features, rows: int) -> Columns:
         """Values of the stored features by `<view>__<feature>`, without the expired ones."""
@@ -106,8 +144,9 @@ class FeatureReader:
             full_feature_names=True,
         )
         values, moments = response.to_dict(), _moments(response)
-        for view in self.views:
-            for row in range(rows):
+        for row in range(rows):
+            absent: dict[str, str] = {}
+            for view in self.views:
                 moment = None
                 if all(given[key][row] is not None for key in view.keys):
                     # A row without one of the features (the view has grown since) has no time for it.
@@ -115,30 +154,60 @@ class FeatureReader:
                 reason = _absent(moment, at, view.ttl)
                 features.times[row][view.name] = None if reason else _iso(moment)
                 if reason:
+                    absent[view.name] = reason
                     features.absent[view.name, reason] += 1
                     for column in view.columns:
                         values[column][row] = None
+                elif moment is not None and _time(moment) - at > NEWEST_ONLY:
+                    features.problems[row] = (
+                        f"at is {at.isoformat()}, and the newest row of view {view.name} is of {_iso(moment)}; "
+                        "expected a later one: the online store only has the newest row of a key"
+                    )
+            if lacking := self._lacking(absent):
+                features.lacking[row] = lacking
         return values
+
+    def _lacking(self, absent: Mapping[str, str]) -> str | None:
+        """What keeps an instance from a prediction, when these views have no fresh row for it."""
+        required = [name for name in self.serving.required_views if name in absent]
+        of_views = self._behind.values()
+        fresh = sum(views.isdisjoint(absent) for views in of_views) / len(of_views)
+        if not required and fresh >= self.serving.min_fresh:
+            return None
+        views = ", ".join(f"{name} {reason}" for name, reason in absent.items())
+        if required:
+            return f"no fresh row of required view {' and '.join(required)} ({views})"
+        return f"{fresh:.0%} of its stored features are fresh; expected at least {self.serving.min_fresh:.0%} ({views})"
 
     def _known(self, key: str, values: list[Any]) -> list[Any]:
         """Feast refuses a null key; any other will do, as what is found for it is not used."""
         return [self.key_types[key]() if value is None else value for value in values]
 
-    def _computed(self, view: "OnDemandFeatureView", given: Columns, values: Columns) -> Columns:
+    def _computed(
+        self, view: "OnDemandFeatureView", given: Columns, values: Columns, problems: dict[int, str]
+    ) -> Columns:
+        """The features of an on-demand view; None for an instance that it cannot be computed for."""
         sources = {
             f"{projection.name}__{feature.name}"
             for projection in view.source_feature_view_projections.values()
             for feature in projection.features
         }
-        try:
-            found = view.transform_dict({**given, **{name: values[name] for name in sources}})
-        except Exception as error:
-            raise OnDemandError(
+        inputs = {**given, **{name: values[name] for name in sources}}
+        wanted = [column for column in self.columns if column in {feature.name for feature in view.features}]
+
+        def compute(rows: list[int]) -> list[tuple[Any, ...]]:
+            found = view.transform_dict({name: [column[row] for row in rows] for name, column in inputs.items()})
+            return list(zip(*(found[column] for column in wanted), strict=True))
+
+        found, failed = one_by_one(compute, list(range(len(next(iter(given.values()))))))
+        for row, error in failed.items():
+            problems[row] = (
                 f"on-demand view {view.name} cannot be computed from these values ({type(error).__name__}: {error}); "
                 f"check the request values {', '.join(sorted(self._given & _requested(view)))}"
-            ) from error
-        wanted = {feature.name for feature in view.features}
-        return {column: list(found[column]) for column in self.columns if column in wanted}
+            )
+        nothing = (None,) * len(wanted)
+        rows = [found.get(row, nothing) for row in range(len(next(iter(given.values()))))]
+        return {column: [row[place] for row in rows] for place, column in enumerate(wanted)}
 
 
 def _moments(response: "OnlineResponse") -> dict[str, list[int]]:
@@ -157,11 +226,15 @@ def _absent(moment: int | None, at: datetime, ttl: timedelta | None) -> str | No
     """Why a row's values must not be used; None when they may. A ttl of zero means that they never expire."""
     if moment is None:
         return "missing"
-    return "expired" if ttl and at - (_EPOCH + timedelta(microseconds=moment)) > ttl else None
+    return "expired" if ttl and at - _time(moment) > ttl else None
+
+
+def _time(moment: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=moment)
 
 
 def _iso(moment: int | None) -> str | None:
-    return None if moment is None else (_EPOCH + timedelta(microseconds=moment)).isoformat()
+    return None if moment is None else _time(moment).isoformat()
 
 
 def _owners(store: "FeatureStore", spec: ModelSpec, columns: list[str]) -> dict[str, str]:
@@ -179,6 +252,16 @@ def _owners(store: "FeatureStore", spec: ModelSpec, columns: list[str]) -> dict[
                 "expected exactly one view, an entity or a request value"
             )
     return {column: views[column][0] for column in columns}
+
+
+def _behind(owners: Mapping[str, str], on_demand: Iterable["OnDemandFeatureView"]) -> dict[str, frozenset[str]]:
+    """The stored views that each column needs; columns that are computed from the request alone need none."""
+    computed = {
+        view.name: frozenset(projection.name for projection in view.source_feature_view_projections.values())
+        for view in on_demand
+    }
+    needed = {column: computed.get(view, frozenset((view,))) for column, view in owners.items()}
+    return {column: views for column, views in needed.items() if views}
 
 
 def _requested(view: "OnDemandFeatureView") -> set[str]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from threadpoolctl import ThreadpoolController
 
 from ct_assets.core.artifact import ArtifactError
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.spec import ModelSpec
+from ct_assets.core.spec import ModelSpec, prediction_names
 from ct_assets.core.tasks import Task, task_of
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.resources.feast import service_versions
 from ct_assets.serving.features import FeatureReader, Features
+from ct_assets.serving.one_by_one import one_by_one
 from ct_assets.serving.schemas import Columns
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Live:
             at: Moment that freshness is judged against.
 
         Raises:
-            OnDemandError: An on-demand view failed on the request values.
+            OnlineStoreUnavailable: The online store is gone or cannot be read.
         """
         features = self.features.read(given, at)
         return model_inputs(self.spec, self._frame(features.columns)), features
@@ -97,31 +98,95 @@ class Serving:
     own: Live
     segments: Mapping[str, Live]
 
-    def predict(self, given: Columns, at: datetime) -> tuple[npt.NDArray[np.float64], Features, list[str | None]]:
+    def predict(self, given: Columns, at: datetime) -> "Outcome":
         """Predict for some instances.
 
         Args:
             given: Entity keys and request values, one list a column.
-            at: Moment that freshness is judged against.
-
-        Returns:
-            The task's prediction for each instance, the features behind it, and the segment whose own champion
-            answered; None for the model's.
+            at: Timestamp that freshness is judged against.
 
         Raises:
-            OnDemandError: An on-demand view failed on the request values.
+            OnlineStoreUnavailable: The online store is gone or cannot be read.
         """
         inputs, features = self.own.read(given, at)
-        if not self.segments:
-            return self.own.answer(inputs), features, [None] * len(inputs)
-        found = [str(value) for value in inputs[self.own.spec.segment_by]]
-        served_by = [value if value in self.segments else None for value in found]
-        predictions = self.own.task.unknown(len(inputs))
+        found = [str(value) for value in inputs[self.own.spec.segment_by]] if self.segments else []
+        served_by = [value if value in self.segments else None for value in found] or [None] * len(inputs)
+        outcome = Outcome(self.own.task.unknown(len(inputs)), features, served_by)
+        outcome.problems.update((row, Problem(text)) for row, text in features.problems.items())
+        for row, lacking in features.lacking.items():
+            self._without_features(outcome, row, lacking)
         for segment in dict.fromkeys(served_by):
-            rows = np.array([served == segment for served in served_by])
-            live = self.own if segment is None else self.segments[segment]
-            predictions[rows] = live.answer(inputs[rows])
-        return predictions, features, served_by
+            rows = [r for r in range(len(inputs)) if served_by[r] == segment and r not in outcome.settled]
+            self._answer(outcome, self.own if segment is None else self.segments[segment], inputs, rows)
+        return outcome
+
+    def _without_features(self, outcome: "Outcome", row: int, lacking: str) -> None:
+        fallback = self.own.spec.serving.fallback
+        if row in outcome.problems:
+            return
+        if fallback is None:
+            outcome.problems[row] = Problem(lacking, of_features=True)
+            return
+        names = prediction_names(self.own.spec)
+        outcome.predictions[row] = [fallback[name] for name in names] if isinstance(fallback, dict) else fallback
+        outcome.fallbacks[row] = lacking
+
+    @staticmethod
+    def _answer(outcome: "Outcome", live: Live, inputs: pd.DataFrame, rows: list[int]) -> None:
+        """Predict for rows; a row that the model fails on, or has no usable answer for, is a problem of its own."""
+        if not rows:
+            return
+
+        def compute(part: list[int]) -> list[npt.NDArray[np.float64]]:
+            return list(live.answer(inputs if len(part) == len(inputs) else inputs.iloc[part]))
+
+        found, failed = one_by_one(compute, rows)
+        for row, error in failed.items():
+            outcome.problems[row] = Problem(f"the model cannot predict for it ({type(error).__name__}: {error})")
+        for row, prediction in found.items():
+            outcome.predictions[row] = prediction
+        usable = live.task.in_range(outcome.predictions)
+        for row in found:
+            if not usable[row]:
+                problem = live.task.problem(outcome.predictions[[row]])
+                outcome.problems[row] = Problem(f"the model has no usable prediction for it: {problem}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an instance has no prediction.
+
+    Attributes:
+        reason: In words.
+        of_features: Whether it is what the online store lacks, and not what was asked or what the model makes of it.
+    """
+
+    reason: str
+    of_features: bool = False
+
+
+@dataclass
+class Outcome:
+    """What became of the instances of a request.
+
+    Attributes:
+        predictions: The task's prediction for each; not to be used where there is a problem.
+        features: Those behind them.
+        served_by: The segment whose own champion answered each; None for the model's.
+        problems: By instance, why it has no prediction.
+        fallbacks: By instance, why it got the declared fallback.
+    """
+
+    predictions: npt.NDArray[np.float64]
+    features: Features
+    served_by: list[str | None]
+    problems: dict[int, Problem] = field(default_factory=dict)
+    fallbacks: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> set[int]:
+        """Instances that no model is asked about any more."""
+        return {*self.problems, *self.fallbacks}
 
 
 def load_release(store: "FeatureStore", releases: Releases, spec: ModelSpec, version: str) -> Live:
@@ -133,6 +198,8 @@ def load_release(store: "FeatureStore", releases: Releases, spec: ModelSpec, ver
         FileNotFoundError: The version never became a release, or its verdict or artifact is gone.
         VerdictError: Its verdict was changed.
     """
+    # What was registered since this process read the registry.
+    store.refresh_registry()
     release = releases.get(version)
     if (release.model, release.version) != (releases.model, version):
         raise ArtifactError(

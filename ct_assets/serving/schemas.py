@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import Multiclass, Quantile, Regression, Task
 
 MAX_INSTANCES = 1000
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""How far a caller's clock may be ahead."""
 
 #: One list a column, one entry an instance.
 Columns = dict[str, list[Any]]
@@ -30,7 +32,9 @@ class PredictRequest(BaseModel):
         min_length=1, max_length=MAX_INSTANCES, description="Entity keys and request values of each instance."
     )
     at: str | None = Field(
-        None, description="Moment that freshness is judged against, ISO 8601 with a time zone; default: now."
+        None,
+        description="Timestamp that freshness is judged against, ISO 8601 with a time zone; default: now. Not in the "
+        "future, and not more than a day older than the newest features, as the online store has no others.",
     )
 
 
@@ -85,6 +89,13 @@ class QuantileAnswer(Answer):
 Prediction = BinaryAnswer | ClassAnswer | QuantileAnswer | ValueAnswer
 
 
+class InstanceReason(BaseModel):
+    """An instance of the request, and what is the matter with it."""
+
+    instance: int = Field(description="Its place in the request, from 0.")
+    reason: str
+
+
 class PredictResponse(BaseModel):
     """Answers in the order of the instances; their fields are those of the model's task.
 
@@ -99,6 +110,17 @@ class PredictResponse(BaseModel):
     served_by: list[str | None] = Field(
         [], description="Whose champion answered each instance: a segment's, or null for the model's own."
     )
+    fallbacks: list[InstanceReason] = Field(
+        [], description="Instances that lack fresh features and got the declared fallback instead of a prediction."
+    )
+
+
+class PartialResponse(BaseModel):
+    """What an answer is when some instances have no prediction: why, and the predictions of the others."""
+
+    detail: str
+    errors: list[InstanceReason]
+    predictions: list[Prediction | None] = Field(description="Null for the instances with an error.")
 
 
 class ServedRelease(BaseModel):
@@ -115,7 +137,7 @@ class ServedRelease(BaseModel):
 
 
 class RefusedRelease(BaseModel):
-    """The newest release that the alias named and this server would not load."""
+    """The newest release that the ledger named and this server would not load."""
 
     version: str
     reason: str
@@ -129,6 +151,7 @@ class ModelStatus(BaseModel):
     release: ServedRelease | None
     waiting_for: str | None
     last_refusal: RefusedRelease | None
+    problems: list[str] = Field([], description="What a registry says otherwise than the ledger, or why it cannot.")
     segments: dict[str, ServedRelease] = Field({}, description="The segments with a champion of their own.")
     segment_refusals: dict[str, RefusedRelease] = {}
 
@@ -160,6 +183,22 @@ def answers(
         case Regression():
             return [ValueAnswer(value=value, features_at=at) for value, at in rows]
     return [BinaryAnswer(score=score, features_at=at) for score, at in rows]
+
+
+def parse_at(value: str | None, now: datetime) -> datetime:
+    """The timestamp that a request asks about.
+
+    Raises:
+        InstanceError: It is no timestamp with a time zone, or in the future.
+    """
+    if value is None:
+        return now
+    at = parse_moment(value, "at")
+    if at > now + CLOCK_TOLERANCE:
+        raise InstanceError(
+            f"at is {value!r}, which is in the future: here it is {now.isoformat()}; leave it out for now"
+        )
+    return at
 
 
 def parse_moment(value: Any, field: str) -> datetime:

@@ -4,6 +4,10 @@ Feast's own SQLite store keeps a row per feature, lets any write win, and blocks
 features are one blob, so that a read is one lookup; the database is in WAL mode, so that readers see the last
 committed state while a writer works; and a write wins only if its (event time, created time) is not older than what
 is stored, so that re-running an old window changes nothing and a correction of the same event is accepted.
+
+Only a writer creates the database. A reader of a file that is gone would otherwise create an empty one and answer that
+nothing is known; and a connection that outlives its file would go on answering from it, or writing to it. So every
+read and write looks at the file's identity first, and opens it again when another file has taken its place.
 """
 
 import hashlib
@@ -12,8 +16,10 @@ import os
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +35,8 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictBool, StrictStr
 from typing_extensions import override
 
+from ct_assets.stores.unavailable import OnlineStoreUnavailable
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER_CREATED = -(2**63)
 """Created time of rows that carry none: older than any."""
@@ -37,6 +45,7 @@ _KEYS_PER_QUERY = 10_000
 _BUSY_SECONDS = 30.0
 
 _TABLES = """
+CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, names TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS entity_rows (
     view TEXT NOT NULL, version INTEGER NOT NULL, entity_key BLOB NOT NULL,
@@ -60,6 +69,14 @@ class RowSqliteOnlineStoreConfig(FeastConfigBaseModel):
     """The database file; relative to the feature repository."""
     enforce_ttl: StrictBool = False
     """Answer "not found" for rows older than the view's ttl by the wall clock; off, as serving judges freshness."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A connection, and which file it is to: device and inode."""
+
+    connection: sqlite3.Connection
+    file: tuple[int, int]
 
 
 class RowSqliteOnlineStore(OnlineStore):
@@ -113,7 +130,7 @@ class RowSqliteOnlineStore(OnlineStore):
                     RepeatedValue(val=values.values()).SerializeToString(),
                 )
             )
-        con = self._connection(config)
+        con = self._connection(config, _connect)
         with _write(con):
             listed = [(id_, json.dumps(names)) for names, id_ in layouts.items()]
             con.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", listed)
@@ -134,13 +151,26 @@ class RowSqliteOnlineStore(OnlineStore):
         Returns:
             (event time UTC, values by feature), or (None, None) where nothing is stored. A feature the row was written
             without, because the view has changed since, is absent.
+
+        Raises:
+            OnlineStoreUnavailable: The database is not there, or cannot be read.
         """
+        with self._reading(config) as con:
+            return self._read(con, config, table, entity_keys, requested_features)
+
+    def _read(
+        self,
+        con: sqlite3.Connection,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None,
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
         view, version = _view_key(config, table)
         keys = [_key_bytes(config, key) for key in entity_keys]
         oldest = None
         if config.online_store.enforce_ttl and table.ttl:
             oldest = _micros(datetime.now(UTC) - table.ttl)
-        con = self._connection(config)
         found: dict[bytes, tuple[int, int, bytes]] = {}
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             part = keys[start : start + _KEYS_PER_QUERY]
@@ -181,7 +211,7 @@ class RowSqliteOnlineStore(OnlineStore):
         self._delete(config, {table.name for table in tables})
 
     def _delete(self, config: RepoConfig, names: set[str]) -> None:
-        con = self._connection(config)
+        con = self._connection(config, _connect)
         with _write(con):
             con.executemany("DELETE FROM entity_rows WHERE view = ?", [(f"{config.project}/{name}",) for name in names])
 
@@ -190,35 +220,113 @@ class RowSqliteOnlineStore(OnlineStore):
         """Rows of each version of a view are apart, so `view@v1:feature` works; Feast only knows its own stores."""
         return True
 
+    def identity(self, config: RepoConfig) -> str:
+        """Id that the database was given when it was created: another one is another store.
+
+        Raises:
+            OnlineStoreUnavailable: The database is not there, or cannot be read.
+        """
+        with self._reading(config) as con:
+            return str(con.execute("SELECT id FROM identity").fetchone()[0])
+
+    def has_rows(self, config: RepoConfig, table: FeatureView) -> bool:
+        """Whether anything is stored of a view.
+
+        Raises:
+            OnlineStoreUnavailable: The database is not there, or cannot be read.
+        """
+        sql = "SELECT 1 FROM entity_rows WHERE view = ? AND version = ? LIMIT 1"
+        with self._reading(config) as con:
+            return con.execute(sql, _view_key(config, table)).fetchone() is not None
+
     def _layout(self, con: sqlite3.Connection, layout: int) -> tuple[str, ...]:
         if layout not in self._layouts:
             (names,) = con.execute("SELECT names FROM layouts WHERE id = ?", (layout,)).fetchone()
             self._layouts[layout] = tuple(json.loads(names))
         return self._layouts[layout]
 
-    def _connection(self, config: RepoConfig) -> sqlite3.Connection:
-        """This thread's connection; a forked child opens its own, as SQLite's must not cross a fork."""
-        path = Path(config.online_store.path)
-        if config.repo_path is not None and not path.is_absolute():
-            path = Path(config.repo_path) / path
-        if not hasattr(self._local, "connections"):
-            self._local.connections = {}
-        owned: dict[tuple[int, Path], sqlite3.Connection] = self._local.connections
-        owner = (os.getpid(), path)
-        if owner not in owned:
-            # What a fork inherited stays in the dictionary: closing it would drop the parent's locks.
-            owned[owner] = _connect(path)
-        return owned[owner]
+    @contextmanager
+    def _reading(self, config: RepoConfig) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection(config, _open)
+        except sqlite3.Error as error:
+            raise _unreadable(_path(config), error) from error
+
+    def _connection(self, config: RepoConfig, connect: Callable[[Path], sqlite3.Connection]) -> sqlite3.Connection:
+        """This thread's connection to the file that is there now.
+
+        A forked child opens its own, as SQLite's must not cross a fork.
+        """
+        path = _path(config)
+        if not hasattr(self._local, "opened"):
+            self._local.opened = {}
+        opened: dict[tuple[int, Path, object], _Opened] = self._local.opened
+        owner = (os.getpid(), path, connect)
+        known = opened.get(owner)
+        if known is not None and known.file == _file(path):
+            return known.connection
+        # What a fork inherited stays in the dictionary: closing it would drop the parent's locks.
+        if known is not None:
+            known.connection.close()
+            del opened[owner]
+        connection = connect(path)
+        file = _file(path)
+        if file is None:
+            connection.close()
+            raise _gone(path)
+        opened[owner] = _Opened(connection, file)
+        return connection
+
+
+def _path(config: RepoConfig) -> Path:
+    path = Path(config.online_store.path)
+    return path if config.repo_path is None or path.is_absolute() else Path(config.repo_path) / path
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _gone(path: Path) -> OnlineStoreUnavailable:
+    return OnlineStoreUnavailable(
+        f"online store {path} is not there; expected the database that publishing features creates: restore it, or "
+        "publish again"
+    )
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> OnlineStoreUnavailable:
+    return OnlineStoreUnavailable(
+        f"online store {path} cannot be read ({error}); expected the database that publishing features creates: "
+        "restore it, or move it away and publish again"
+    )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """For reading; SQLite itself is not allowed to create the file, whatever happens between two looks at it."""
+    if not path.exists():
+        raise _gone(path)
+    con = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
+    # Fails here and not halfway through an answer if this is another kind of file.
+    con.execute("SELECT 1 FROM entity_rows LIMIT 1")
+    return con
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """For writing; creates the database."""
     path.parent.mkdir(parents=True, exist_ok=True)
     con = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     _use_wal(con)
     # In WAL mode a power cut may lose the last commits, never consistency; materializing again brings them back.
     con.execute("PRAGMA synchronous = normal")
-    if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'entity_rows'").fetchone()[0] == 0:
-        con.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+    if con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'identity'").fetchone()[0] == 0:
+        con.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} INSERT INTO identity SELECT '{uuid.uuid4().hex}' "
+            "WHERE NOT EXISTS (SELECT 1 FROM identity); COMMIT;"
+        )
     return con
 
 

@@ -63,5 +63,8 @@ def test_a_segment_s_refused_release_leaves_the_model_s_own(world, segmented):
     wait_until(lambda: "B6" in client.get(f"/v1/models/{spec.name}").json()["segment_refusals"])
     assert ask(client, spec, "B6")["served_by"] == [None]
     assert client.get("/readyz").status_code == 200
+    # Removing the alias by hand changes nothing; a move in the ledger does.
     world.registry.unpoint(Line(spec.name, "B6").registered, CHAMPION)
+    handed_back = {"version": None, "previous": "1", "reason": "a test"}
+    world.ledger.append("rollback", f"{spec.name}/B6", AT, handed_back)
     wait_until(lambda: client.get(f"/v1/models/{spec.name}").json()["segment_refusals"] == {})

@@ -181,14 +181,14 @@ def test_the_server_is_ready_once_what_has_a_champion_is_loaded(world):
     release = world.promote(first, 5)
     with world.server(first, second, ready=False) as client:
         assert client.get("/healthz").status_code == 200
-        wait_until(lambda: version_of(client, first) and "alias" in client.get("/readyz").text)
+        wait_until(lambda: version_of(client, first) and "promotion" in client.get("/readyz").text)
         waiting = client.get("/readyz")
         # A model that is new in a deployment must not take the others out of service.
         assert waiting.status_code == 200
         assert list(waiting.json()["waiting"]) == [second.name]
         response = ask(client, second, [instance()])
         assert response.status_code == 503
-        assert "ready_second has no champion yet: no version in the registry has alias" in response.json()["detail"]
+        assert "ready_second has no champion yet: the ledger has no promotion of it" in response.json()["detail"]
         world.promote(second, 5)
         wait_until(lambda: not client.get("/readyz").json()["waiting"])
         status = client.get("/v1/models/ready_first").json()

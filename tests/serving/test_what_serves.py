@@ -1,0 +1,64 @@
+"""What serves is what the ledger names: aliases and registries that say otherwise are reported, and change nothing."""
+
+import shutil
+
+import pytest
+from test_app import ask, metric, version_of
+from world import World, instance, spec_named, wait_until
+
+from ct_assets.resources.registry import CHAMPION
+
+
+@pytest.fixture
+def own_world(tmp_path):
+    """A home of its own, whose databases may be moved."""
+    return World(tmp_path / "home")
+
+
+def test_an_alias_that_is_moved_by_hand_serves_nothing_and_is_reported(world):
+    spec = spec_named("by_hand")
+    one, two = world.promote(spec, 5), world.promote(spec, 6)
+    world.point(one, "rollback")
+    with world.server(spec) as client:
+        assert version_of(client, spec) == one.version
+        world.registry.client().set_registered_model_alias(spec.name, CHAMPION, two.version)
+        wait_until(lambda: client.get(f"/v1/models/{spec.name}").json()["problems"])
+        (problem,) = client.get(f"/v1/models/{spec.name}").json()["problems"]
+        assert f"names version {two.version}, and the ledger version {one.version}" in problem
+        assert metric(client, 'ct_alias_mismatch{model="by_hand"}') == 1
+        assert ask(client, spec, [instance()]).json()["version"] == one.version
+        world.registry.point(spec.name, CHAMPION, one.version)
+        wait_until(lambda: not client.get(f"/v1/models/{spec.name}").json()["problems"])
+        assert metric(client, 'ct_alias_mismatch{model="by_hand"}') == 0
+
+
+def test_an_alias_on_a_model_without_a_promotion_serves_nothing(world):
+    spec = spec_named("alias_only")
+    release = world.release(spec, 5)
+    world.registry.point(spec.name, CHAMPION, release.version)
+    with world.server(spec, ready=False) as client:
+        wait_until(lambda: client.get(f"/v1/models/{spec.name}").json()["problems"])
+        assert version_of(client, spec) is None
+        assert ask(client, spec, [instance()]).status_code == 503
+
+
+def test_registries_that_are_gone_or_replaced_are_reported_while_the_loaded_model_serves(own_world):
+    spec = spec_named("registries")
+    release = own_world.promote(spec, 5)
+    models, features = own_world.home / "mlflow" / "mlflow.db", own_world.home / "feast" / "registry.db"
+    with own_world.server(spec) as client:
+        before = ask(client, spec, [instance()]).json()
+        wait_until(lambda: metric(client, 'ct_registry_up{registry="features"}') == 1)
+        kept = own_world.home / "kept.db"
+        shutil.move(features, kept)
+        wait_until(lambda: "registry of features is gone" in client.get("/readyz").text)
+        assert metric(client, 'ct_registry_up{registry="features"}') == 0
+        assert ask(client, spec, [instance()]).json() == before
+        assert not features.exists(), "a server never creates a registry"
+        shutil.copy(kept, features)
+        wait_until(lambda: "registry of features was replaced" in client.get("/readyz").text)
+        shutil.copy(models, own_world.home / "copy.db")
+        shutil.move(own_world.home / "copy.db", models)
+        wait_until(lambda: "registry of models was replaced" in client.get(f"/v1/models/{spec.name}").text)
+        assert client.get("/readyz").status_code == 200
+        assert ask(client, spec, [instance()]).json()["version"] == release.version
