@@ -204,14 +204,24 @@ def rollback(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Largest body of a request, in MB (2^20 bytes).")] = 8.0,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for headers, and for a body.")] = 30.0,
 ) -> None:
     """Serve every model's champion over HTTP."""
     import uvicorn
 
     from ct_assets.defs.models import load_sources
     from ct_assets.serving.app import create_app
+    from ct_assets.serving.bodies import server_config
 
-    uvicorn.run(create_app(_specs(), _home(), sources=load_sources()), host=host, port=port, log_level="warning")
+    serving = create_app(
+        _specs(),
+        _home(),
+        sources=load_sources(),
+        max_body_bytes=int(max_body_mb * 2**20),
+        request_seconds=request_seconds,
+    )
+    uvicorn.Server(server_config(serving, request_seconds, host=host, port=port, log_level="warning")).run()
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -23,6 +24,10 @@ class LakeResource(dg.ConfigurableResource):
     home: str = ""
     duckdb: InMemoryDuckDB = InMemoryDuckDB()
     report_url: str = "http://127.0.0.1:8000"
+
+    def __init__(self, **data: Any) -> None:
+        # Dagster takes the default of a nested resource for a missing one.
+        super().__init__(**{"duckdb": InMemoryDuckDB(), **data})
 
     @property
     def path(self) -> Path:

@@ -16,10 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Source
+from ct_assets.serving.bodies import MAX_BYTES, SECONDS, BodyLimits
 from ct_assets.serving.champion import Champions, Refusal
 from ct_assets.serving.events import add_event_routes, build_events
 from ct_assets.serving.live import Live, Outcome
 from ct_assets.serving.metrics import Metrics
+from ct_assets.serving.pages import add_pages
 from ct_assets.serving.schemas import (
     InstanceError,
     InstanceReason,
@@ -41,7 +43,13 @@ _PREFIX, _VERB = "/v1/models/", ":predict"
 
 
 def create_app(
-    specs: Mapping[str, ModelSpec], home: Path, poll_seconds: float = 1.0, sources: Sequence[Source] = ()
+    specs: Mapping[str, ModelSpec],
+    home: Path,
+    poll_seconds: float = 1.0,
+    sources: Sequence[Source] = (),
+    *,
+    max_body_bytes: int = MAX_BYTES,
+    request_seconds: float = SECONDS,
 ) -> FastAPI:
     """Build the server.
 
@@ -50,6 +58,8 @@ def create_app(
         home: `$CT_HOME`: releases, verdicts, ledger, the online store, and MLflow unless its URI is set.
         poll_seconds: How often the ledger and the registries are looked at.
         sources: Those with an `event_type` take events.
+        max_body_bytes: Largest body of a request.
+        request_seconds: Longest time that a body may take to arrive.
     """
     metrics = Metrics()
     champions = Champions(specs, home, poll_seconds, metrics)
@@ -67,13 +77,15 @@ def create_app(
             if events:
                 events.stop()
 
-    app = FastAPI(title="ct_assets", lifespan=lifespan)
+    app = FastAPI(title="ct_assets", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimits, max_bytes=max_body_bytes, seconds=request_seconds)
     app.add_middleware(_Measured, metrics=metrics, models=frozenset(specs))
     app.add_exception_handler(RequestValidationError, _unreadable)
     _add_model_routes(app, champions, metrics)
     if events:
         add_event_routes(app, events, metrics)
     _add_operations(app, champions, metrics)
+    add_pages(app, list(specs), home / "reports")
     app.mount("/reports", _Reports(directory=home / "reports", html=True, check_dir=False), name="reports")
     return app
 

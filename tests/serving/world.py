@@ -35,6 +35,7 @@ from ct_assets.resources.feast import feature_store, service_versions
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHAMPION, RegistryResource
 from ct_assets.serving.app import create_app
+from ct_assets.serving.bodies import server_config
 from feature_repo.views import network_delays, plane, weather
 
 AT = datetime(2013, 3, 1, 12, tzinfo=UTC)
@@ -236,10 +237,10 @@ class World:
         return release
 
     @contextmanager
-    def server(self, *specs: ModelSpec, ready: bool = True) -> Iterator[httpx.Client]:
+    def server(self, *specs: ModelSpec, ready: bool = True, **limits) -> Iterator[httpx.Client]:
         """A real server on a free port of the loopback interface."""
-        app = create_app({spec.name: spec for spec in specs}, self.home, poll_seconds=0.05)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        app = create_app({spec.name: spec for spec in specs}, self.home, poll_seconds=0.05, **limits)
+        server = uvicorn.Server(server_config(app, limits.get("request_seconds", 30.0), log_level="warning"))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
