@@ -3,12 +3,13 @@ PYTHON ?= python3
 CT_HOME ?= $(CURDIR)/.ct
 EXAMPLE ?= flight_delay
 DAYS ?=
+KILLS ?= 100
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export CT_HOME
 
-.PHONY: help install lock demo test lint format dev bench clean
+.PHONY: help install lock demo test test-faults lint format dev bench clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,11 +17,12 @@ help:  ## Show the targets
 install: $(STAMP)  ## Install everything into .venv
 
 # The stamp's date tells whether the lock is newer, so a second run costs nothing and an edited lock installs again.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml .ci/quiet
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python .ci/quiet
 	@touch $(STAMP)
 
 lock:  ## Compile requirements.lock from pyproject.toml
@@ -32,6 +34,9 @@ demo: install  ## A year of flights through the whole loop (DAYS=60 for a short 
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-faults: install  ## Kill the real daemon's processes 100 times (KILLS=20 for fewer)
+	CT_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults/test_daemon_kills.py
 
 lint: install  ## Format check, lint, types, import direction
 	$(BIN)/ruff format --check .

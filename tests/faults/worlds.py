@@ -105,11 +105,11 @@ class Zygote:
             start_new_session=True,
         )
 
-    def start(self, home: Path, dies_at: int | None = None) -> Life:
-        """Start a process that drives `home` through all days, or until its n-th write."""
+    def start(self, home: Path, dies_at: int | None = None, days: Path | None = None) -> Life:
+        """Start a process that drives `home` through all days, or until its n-th write; through others if given."""
         self.started += 1
         outcome = self.folder / f"outcome-{self.started}"
-        task = {"home": str(home), "days": str(self.days), "outcome": str(outcome), "dies_at": dies_at}
+        task = {"home": str(home), "days": str(days or self.days), "outcome": str(outcome), "dies_at": dies_at}
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
@@ -150,6 +150,11 @@ def state(home: Path) -> dict[str, Any]:
         "training sets": sorted(p.name for p in (home / "training_sets").iterdir()),
         "online": online.execute(query).fetchall(),
     }
+
+
+def decided(decisions: list[dict[str, Any]]) -> list[str]:
+    """The same decisions as text, in an order that does not depend on which of two sources came first."""
+    return sorted(json.dumps({k: v for k, v in d.items() if k != "seq"}, sort_keys=True) for d in decisions)
 
 
 def champion(home: Path) -> str | None:

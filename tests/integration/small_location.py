@@ -20,6 +20,9 @@ from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
 
+ATTEMPTS = 6
+"""Attempts at the same work; one after the other is killed here, and the wait doubles each time."""
+
 SMALL = SPEC.model_copy(
     update={
         "label": SPEC.label.model_copy(update={"delay": timedelta(hours=12)}),
@@ -43,7 +46,7 @@ def location(spec: ModelSpec) -> dg.Definitions:
         build_sources(SOURCES, minimum_interval_seconds=1),
         *(build_features(features) for features in FEATURE_SETS),
         build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
-        build_recovery(spec.owner, Retries(seconds=1), minimum_interval_seconds=1),
+        build_recovery(spec.owner, Retries(attempts=ATTEMPTS, seconds=0.5), minimum_interval_seconds=1),
         dg.Definitions(
             resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
             executor=in_process_alive,

@@ -2,79 +2,23 @@
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 from dagster._core.definitions.asset_checks.asset_check_spec import AssetCheckKey
-from mlflow import MlflowClient
+from real_daemon import MODEL, Daemon, alias_of, made_by, running
 from small_days import day_of, files_of, resent, with_another_climate, without_column
 
-from ct_assets.core.ledger import Ledger, Record
+from ct_assets.core.ledger import Record
 from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
-from ct_assets.lib.instance import write_dagster_home
 
-HERE = Path(__file__).parent
-CHECKOUT = HERE.parents[1]
-MODEL = "flight_delay"
 SOURCES = ("flights", "flight_outcomes", "weather")
 FOURTH = day_of(3)
-UNFINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
-
-@dataclass
-class Daemon:
-    """A home, its Dagster instance, and the daemon that works on them."""
-
-    home: Path
-    instance: dg.DagsterInstance
-    process: subprocess.Popen
-    log: Path
-    ledger: Ledger = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.ledger = Ledger(self.home / "ledger" / "decisions.jsonl")
-
-    def wait(self, what: str, happened: Callable[[], Any], within: float = 300) -> None:
-        """Look until something has happened."""
-        deadline = time.monotonic() + within
-        while not happened():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                runs = [(r.status.value, r.tags.get("dagster/partition"), _made(r)) for r in self.runs()]
-                pytest.fail(f"{what} did not happen within {within} s; runs: {runs}\n{self.log.read_text()[-4000:]}")
-            time.sleep(0.25)
-
-    def runs(self, **tags: str) -> list[dg.DagsterRun]:
-        """Runs with these tags, oldest first."""
-        return self.instance.get_runs(dg.RunsFilter(tags={k.replace("__", "/"): v for k, v in tags.items()}))[::-1]
-
-    def rests(self) -> bool:
-        """No run is waiting or under way."""
-        return not self.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-
-    def ticks(self, sensor: str) -> int:
-        """How often a sensor was looked at."""
-        (state,) = (s for s in self.instance.all_instigator_state() if s.instigator_name == sensor)
-        return len(self.instance.get_ticks(state.instigator_origin_id, state.selector_id))
-
-    def champion(self) -> str | None:
-        """The version that the alias points to."""
-        return _alias(self.home, "champion")
 
 
 @dataclass
@@ -89,54 +33,14 @@ class Story:
     resent_at: float = 0.0
 
 
-def _alias(home: Path, alias: str) -> str | None:
-    if not (home / "mlflow" / "mlflow.db").exists():
-        return None
-    model = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db").search_registered_models(f"name='{MODEL}'")
-    return str(model[0].aliases[alias]) if model and alias in model[0].aliases else None
-
-
-def _made(run: dg.DagsterRun) -> list[str]:
-    return sorted(key.to_user_string() for key in run.asset_selection or ())
-
-
-def _dagster_home(home: Path) -> Path:
-    """The DAGSTER_HOME that `ct dev` makes, with a queue that does not wait."""
-    folder = write_dagster_home(home)
-    settings = yaml.safe_load((folder / "dagster.yaml").read_text()) | {"run_queue": {"dequeue_interval_seconds": 1}}
-    (folder / "dagster.yaml").write_text(yaml.safe_dump(settings))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     home = tmp_path_factory.mktemp("home")
-    dagster_home, log = _dagster_home(home), home / "daemon.log"
     feed = NycFlights()
     for number in range(3):
         feed_wave(files_of(feed, number), str(home))
-    environment = {
-        **os.environ,
-        "CT_HOME": str(home),
-        "DAGSTER_HOME": str(dagster_home),
-        "FRESHNESS_DAEMON_INTERVAL_SECONDS": "5",
-        "PYTHONWARNINGS": "ignore",
-    }
-    arguments = [str(HERE / "impatient_daemon.py"), "run", "-f", str(HERE / "small_location.py"), "-d", str(CHECKOUT)]
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=log.open("w"),
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd=CHECKOUT,
-        start_new_session=True,
-    )
-    try:
-        with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-            yield Daemon(home, instance, process, log)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with running(home) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="module")
@@ -206,13 +110,13 @@ def test_a_broken_file_fails_its_run_and_lies_in_quarantine(story: Story) -> Non
 
 
 def test_nothing_downstream_is_requested_until_the_file_is_sent_again(story: Story) -> None:
-    assert not any(key.startswith(f"{MODEL}/") for run in story.broken for key in _made(run))
+    assert not any(key.startswith(f"{MODEL}/") for run in story.broken for key in made_by(run))
     made = dg.AssetRecordsFilter(asset_key=dg.AssetKey(["features", "weather"]), asset_partitions=[FOURTH])
     events = story.daemon.instance.fetch_materializations(made, limit=10).records
     # A tick that falls on the end of a run may see neither the run nor its result, and ask once more: at least one.
     assert events
     assert all(event.timestamp > story.resent_at for event in events)
-    scored = [run for run in story.daemon.runs(dagster__partition=FOURTH) if f"{MODEL}/scored" in _made(run)]
+    scored = [run for run in story.daemon.runs(dagster__partition=FOURTH) if f"{MODEL}/scored" in made_by(run)]
     assert scored
     created = [story.daemon.instance.get_run_record_by_id(run.run_id).create_timestamp for run in scored]
     assert all(moment.timestamp() > story.resent_at for moment in created)
@@ -226,7 +130,7 @@ def test_weather_as_never_seen_makes_a_retraining(story: Story) -> None:
     training, verdict = (story.daemon.ledger.records(kind, MODEL)[-1] for kind in ("training", "verdict"))
     assert training.as_of == verdict.as_of == decision.as_of
     assert training.evidence["version"] == verdict.evidence["version"] == "2"
-    assert _alias(story.daemon.home, "challenger") == "2"
+    assert alias_of(story.daemon.home, "challenger") == "2"
 
 
 def test_all_daemons_are_well(story: Story) -> None:
