@@ -17,16 +17,29 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as db
 from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
+from dagster._core.definitions.declarative_automation.serialized_objects import AutomationConditionEvaluationWithRunIds
 from dagster._core.storage.asset_check_execution_record import AssetCheckPartitionInfo
 from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.schedules.schema import AssetDaemonAssetEvaluationsTable
 from dagster._serdes import ConfigurableClassData
 
 from ct_assets.lake.paths import create_database
 
 BUSY_TIMEOUT_SECONDS = 60
+
+OF_NO_USE_AFTER_SUCCESS = (
+    *("STEP_INPUT", "STEP_OUTPUT", "LOADED_INPUT", "HANDLED_OUTPUT", "ENGINE_EVENT"),
+    *("RESOURCE_INIT_STARTED", "RESOURCE_INIT_SUCCESS"),
+    *("ASSET_MATERIALIZATION_PLANNED", "ASSET_CHECK_EVALUATION_PLANNED"),
+)
+"""Events that only a run under way, or another attempt at a failed one, needs: two thirds of the log. What remains of a
+run that succeeded are its materializations, checks and messages, and the times of its steps."""
+
+KEPT_EVALUATIONS = 10
+"""Evaluations of its condition that are kept for each asset; one of them takes up to 100 kB."""
 
 
 def _engine(url: str) -> db.Engine:
@@ -120,6 +133,15 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
         self._check_states.update((key, states[key]) for key, partitions in keys if partitions is not None)
         return states
 
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event; with the success of a run, remove what is of no use any more."""
+        super().store_event(event)
+        if event.dagster_event_type is dg.DagsterEventType.RUN_SUCCESS:
+            events = SqlEventLogStorageTable
+            passing = events.c.dagster_event_type.in_(OF_NO_USE_AFTER_SUCCESS)
+            with self.run_connection(event.run_id) as connection:
+                connection.execute(events.delete().where(events.c.run_id == event.run_id, passing))
+
     # Dagster asks the database what it has got before every event; what is there, is there to stay.
 
     @cached_property
@@ -183,3 +205,18 @@ class PooledSqliteScheduleStorage(SqliteScheduleStorage):
         """A connection of the pool, in a transaction."""
         with self._engine.begin() as connection:
             yield connection
+
+    def add_auto_materialize_asset_evaluations(
+        self,
+        evaluation_id: int,
+        asset_evaluations: Sequence[AutomationConditionEvaluationWithRunIds[Any]],
+    ) -> None:
+        """Store evaluations of conditions, and remove all but the newest of each asset."""
+        super().add_auto_materialize_asset_evaluations(evaluation_id, asset_evaluations)
+        table = AssetDaemonAssetEvaluationsTable
+        with self.connect() as connection:
+            for key in {evaluation.key.to_db_string() for evaluation in asset_evaluations}:
+                newest = db.select(table.c.evaluation_id).where(table.c.asset_key == key)
+                oldest_kept = newest.order_by(table.c.evaluation_id.desc()).offset(KEPT_EVALUATIONS - 1).limit(1)
+                stale = table.c.evaluation_id < oldest_kept.scalar_subquery()
+                connection.execute(table.delete().where(table.c.asset_key == key, stale))

@@ -10,7 +10,11 @@ from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 
 from ct_assets.lib.instance import open_instance
-from ct_assets.stores.dagster_sqlite import PooledSqliteEventLogStorage
+from ct_assets.stores.dagster_sqlite import (
+    KEPT_EVALUATIONS,
+    OF_NO_USE_AFTER_SUCCESS,
+    PooledSqliteEventLogStorage,
+)
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-07")
 OUTCOMES = ("passed", "failed", "raised", "unchecked")
@@ -105,3 +109,47 @@ def test_tables_and_columns_are_asked_for_once(instance: dg.DagsterInstance, mon
         # What is not there may yet come, with a migration.
         assert not storage.has_table("no_such_table")
     assert asked == ["asset_keys", "cached_status_data", "no_such_table", "no_such_table"]
+
+
+def kinds_of(instance: dg.DagsterInstance, run_id: str) -> set[str]:
+    return {entry.dagster_event.event_type_value for entry in instance.all_logs(run_id) if entry.dagster_event}
+
+
+def test_a_run_that_succeeded_keeps_its_results_and_times_only(instance: dg.DagsterInstance) -> None:
+    job = dg.Definitions([checked("a", DAYS)]).resolve_implicit_global_asset_job_def()
+    config = {"ops": {"a": {"config": {"outcome": "passed"}}}}
+    run = job.execute_in_process(run_config=config, instance=instance, partition_key="2013-01-02")
+    found = kinds_of(instance, run.run_id)
+    assert {"ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "STEP_START", "STEP_SUCCESS"} <= found
+    assert {"PIPELINE_START", "PIPELINE_SUCCESS"} <= found
+    assert found.isdisjoint(OF_NO_USE_AFTER_SUCCESS)
+    assert instance.get_materialized_partitions(dg.AssetKey("a")) == {"2013-01-02"}
+    assert not instance.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+        dg.AssetKey("a")
+    )
+
+
+def test_a_run_that_failed_keeps_what_another_attempt_needs(instance: dg.DagsterInstance) -> None:
+    job = dg.Definitions([checked("a", DAYS)]).resolve_implicit_global_asset_job_def()
+    config = {"ops": {"a": {"config": {"outcome": "raised"}}}}
+    run = job.execute_in_process(run_config=config, instance=instance, partition_key="2013-01-02", raise_on_error=False)
+    assert {"ASSET_MATERIALIZATION_PLANNED", "STEP_FAILURE", "ENGINE_EVENT"} <= kinds_of(instance, run.run_id)
+    attempts = instance.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+        dg.AssetKey("a")
+    )
+    assert attempts["2013-01-02"][0] == run.run_id
+
+
+def test_the_newest_evaluations_of_each_condition_are_kept(instance: dg.DagsterInstance) -> None:
+    first, second = (
+        dg.asset(name=name, automation_condition=dg.AutomationCondition.eager())(lambda: None) for name in "ab"
+    )
+    storage = instance.schedule_storage
+    for number in range(2 * KEPT_EVALUATIONS):
+        result = dg.evaluate_automation_conditions(dg.Definitions([first, second]), instance)
+        storage.add_auto_materialize_asset_evaluations(
+            number, [r.serializable_evaluation.with_run_ids(set()) for r in result.results]
+        )
+    for name in "ab":
+        kept = storage.get_auto_materialize_asset_evaluations(dg.AssetKey(name), limit=100)
+        assert sorted(record.evaluation_id for record in kept) == [*range(KEPT_EVALUATIONS, 2 * KEPT_EVALUATIONS)]
