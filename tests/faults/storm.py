@@ -26,12 +26,14 @@ class Storm:
         daemon: Whose processes are killed.
         kills: How many.
         random: Chooses when and what.
+        expected: Kind and time of each decision about the model in an undisturbed loop.
         killed: How many of each kind were killed so far.
     """
 
     daemon: Daemon
     kills: int
     random: random.Random
+    expected: list[tuple[str, str]]
     killed: Counter[str] = field(default_factory=Counter)
 
     def land(self, number: int, wave: list[Delivery], share: float, within: float) -> None:
@@ -59,7 +61,9 @@ class Storm:
             self.daemon.restart()
 
     def rests(self, number: int) -> bool:
-        """Whether the day was decided about, nothing waits to be made, and nothing is under way."""
+        """Whether all that the day brings about was decided, nothing waits to be made, and nothing is under way."""
         landed = [p for p in (self.daemon.home / "landing").rglob("*") if p.is_file()]
-        decided = {r.as_of[:10] for kind in ("retrain", "skip") for r in self.daemon.ledger.records(kind, MODEL)}
-        return day_of(number + 1) in decided and not landed and self.daemon.rests() and self.daemon.waits_for_nothing()
+        end = day_of(number + 1)
+        missing = Counter((kind, as_of) for kind, as_of in self.expected if as_of[:10] <= end)
+        missing -= Counter((record.kind, record.as_of) for record in self.daemon.ledger.records(model=MODEL))
+        return not landed and not missing and self.daemon.rests() and self.daemon.waits_for_nothing()

@@ -14,7 +14,7 @@ import pytest
 from real_daemon import running
 from small_days import files_of, with_another_climate
 from storm import Storm
-from worlds import Zygote, decided, state
+from worlds import MODEL, Zygote, decided, state
 
 from ct_assets.core.ledger import PROMOTION
 from ct_assets.feeds.nycflights import NycFlights
@@ -38,7 +38,8 @@ def ends(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     zygote.start(calm, days=pickled).end(within=900)
     expected, begun = plain(calm), time.monotonic()
     with running(stormy) as daemon:
-        storm = Storm(daemon, KILLS, random.Random(20130104))
+        decisions = [(d["kind"], d["as_of"]) for d in state(calm)["decisions"] if d["model"] == MODEL]
+        storm = Storm(daemon, KILLS, random.Random(20130104), decisions)
         for number, wave in enumerate(days):
             storm.land(number, wave, share=(number + 1) / DAYS, within=WITHIN)
         while (found := plain(stormy)) != expected and time.monotonic() < begun + WITHIN:
