@@ -43,6 +43,19 @@ def test_an_asset_queries_the_lake_with_the_threads_that_duckdb_was_given(tmp_pa
     assert found == {"lake": {"n": 7, "threads": 3}, "own": ("UTC",)}
 
 
+def test_a_lake_of_its_own_has_a_duckdb_by_default(tmp_path: Path) -> None:
+    lake, found = LakeResource(home=str(tmp_path)), list[str]()
+
+    @dg.sensor(target="*")
+    def look(lake: LakeResource) -> None:
+        with lake.lake().connect() as connection:
+            found.extend(connection.execute("SELECT current_setting('TimeZone')").fetchone() or ())
+
+    with dg.build_sensor_context(resources={"lake": lake}, definitions=dg.Definitions(sensors=[look])) as context:
+        look(context)
+    assert found == ["UTC"]
+
+
 def test_a_connection_is_closed_when_its_query_fails() -> None:
     with pytest.raises(duckdb.CatalogException), InMemoryDuckDB().get_connection() as connection:
         connection.execute("SELECT * FROM nothing")
