@@ -6,19 +6,23 @@ A file is written once under its content's digest and never changed. Which files
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ct_assets.lake.manifest import DataFile, Manifest
+from ct_assets.lake.manifest import DataFile, Manifest, Part
 from ct_assets.lake.paths import write_atomically
 
 __all__ = ["WHOLE", "DataFile", "Dataset", "to_parquet"]
 
+MATURES = "matures_at"
+"""Column of scored events and of snapshots with the moment of maturity, where each event has its own."""
 WHOLE = "all"
 """Partition name of a dataset without daily partitions."""
 
@@ -52,9 +56,26 @@ class Dataset:
         """Where the list of current files is."""
         return self._manifest.path
 
-    def files(self, first: str | None = None, last: str | None = None) -> list[DataFile]:
-        """Current files, in partition order, of the partitions from `first` to `last` (both included)."""
-        return self._manifest.files(first, last)
+    def files(
+        self, first: str | None = None, last: str | None = None, matures_from: pd.Timestamp | None = None
+    ) -> list[DataFile]:
+        """Current files, in partition order, of the partitions from `first` to `last` (both included).
+
+        With `matures_from`, files are left out whose rows all say to mature earlier.
+        """
+        return self._manifest.files(first, last, _iso(matures_from))
+
+    def summaries(
+        self, kind: str, summarize: Callable[[list[DataFile]], Any], last: str
+    ) -> tuple[list[Part], list[DataFile]]:
+        """Summaries of the older files up to a partition, each computed once, and the files that are in none.
+
+        Args:
+            kind: What is summarized and how, as part of a file's name.
+            summarize: From some files to what JSON can hold.
+            last: Last partition, included.
+        """
+        return self._manifest.summaries(kind, summarize, last)
 
     @property
     def definition(self) -> str:
@@ -98,19 +119,22 @@ class Dataset:
         """
         payload = to_parquet(table)
         digest = digest or hashlib.sha256(payload).hexdigest()
-        low, high = self._time_range(table)
-        new = DataFile(f"{partition}/{digest[:32]}.parquet", partition, digest, table.num_rows, low, high, name)
+        low, high = _range(table, self.time_column)
+        path, (_, matures) = f"{partition}/{digest[:32]}.parquet", _range(table, MATURES)
+        new = DataFile(path, partition, digest, table.num_rows, low, high, name, matures)
         target = self.root / new.path
         if not target.exists():
             write_atomically(target, payload)
         self._manifest.add(new, append)
         return new
 
-    def _time_range(self, table: pa.Table) -> tuple[str | None, str | None]:
-        if self.time_column not in table.column_names or table.num_rows == 0:
-            return None, None
-        bounds = pc.min_max(table[self.time_column]).as_py()
-        return _iso(bounds["min"]), _iso(bounds["max"])
+
+def _range(table: pa.Table, column: str) -> tuple[str | None, str | None]:
+    kind = table.schema.field(column).type if column in table.column_names and table.num_rows else None
+    if kind is None or not pa.types.is_timestamp(kind) or kind.tz is None:
+        return None, None
+    bounds = pc.min_max(table[column]).as_py()
+    return _iso(bounds["min"]), _iso(bounds["max"])
 
 
 def _iso(moment: datetime | None) -> str | None:

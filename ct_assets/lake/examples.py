@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ct_assets.core.spec import ModelSpec
+from ct_assets.lake.dataset import MATURES
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.lake import Lake, Window
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 DAY = pd.Timedelta(days=1)
 INSTANT = pd.Timedelta(1, "us")
 """The smallest step of time."""
-
-MATURES = "matures_at"
-"""Column of scored events and of snapshots with the moment of maturity, where each event has its own."""
 
 
 def scored_name(spec: ModelSpec) -> str:

@@ -1,6 +1,6 @@
 """The lake: all datasets under one home, and DuckDB over them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from ct_assets.lake.dataset import Dataset
+from ct_assets.lake.dataset import DataFile, Dataset
 from ct_assets.lake.engine import cursor, fetch
 
 MANY_ROWS = 1_000_000
@@ -23,10 +23,12 @@ class Window:
     Attributes:
         first: First partition, included; None for all.
         last: Last partition, included; None for all.
+        matures_from: Files are left out whose events all say to mature earlier; None for none.
     """
 
     first: str | None = None
     last: str | None = None
+    matures_from: pd.Timestamp | None = None
 
 
 class Lake:
@@ -58,7 +60,7 @@ class Lake:
     def query(
         self,
         sql: str,
-        windows: Mapping[str, Window],
+        windows: Mapping[str, Window | Sequence[DataFile]],
         as_of: pd.Timestamp,
         parameters: Mapping[str, object] | None = None,
         tables: Mapping[str, pd.DataFrame | pa.Table] | None = None,
@@ -67,7 +69,7 @@ class Lake:
 
         Args:
             sql: DuckDB SQL that names datasets as tables.
-            windows: Which datasets, and which of their partitions, the query may see.
+            windows: Which datasets, and which of their partitions or files, the query may see.
             as_of: Rows with a later `known_at` are invisible.
             parameters: Named parameters of the query.
             tables: Further tables, by the names that the query has for them.
@@ -80,7 +82,12 @@ class Lake:
                 return fetch(connection, sql, parameters)
             return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
-    def expose(self, connection: duckdb.DuckDBPyConnection, windows: Mapping[str, Window], as_of: pd.Timestamp) -> int:
+    def expose(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        windows: Mapping[str, Window | Sequence[DataFile]],
+        as_of: pd.Timestamp,
+    ) -> int:
         """Make datasets visible in `connection` as views of their own names, cut at `as_of`.
 
         Returns:
@@ -92,12 +99,17 @@ class Lake:
         rows = 0
         for name, window in windows.items():
             dataset = self.dataset(name)
-            files = dataset.files(window.first, window.last)
+            if isinstance(window, Window):
+                files = dataset.files(window.first, window.last, window.matures_from)
+                files = files or dataset.files(window.first, window.last)[-1:]
+            else:
+                files = list(window)
             # An empty file costs as much to open as another; one alone tells the columns.
             paths = dataset.paths([file for file in files if file.rows] or files[-1:])
             if not paths:
+                where = f"partitions {window.first}..{window.last}" if isinstance(window, Window) else "no file"
                 raise FileNotFoundError(
-                    f"dataset {name!r} has no rows in partitions {window.first}..{window.last}; "
+                    f"dataset {name!r} has no rows in {where}; "
                     f"expected at least one arrived batch: land it, or materialize '{name}' for those days"
                 )
             connection.execute(

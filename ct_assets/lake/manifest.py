@@ -12,11 +12,11 @@ import hashlib
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -36,6 +36,7 @@ _KEPT_LEAVES = 256
 Entry = Mapping[str, Any]
 """One file, or one leaf, as the manifest says it: `rows`, `min_time` and `max_time` of both."""
 _LAST = "\U0010ffff"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class DataFile:
         min_time: Smallest value of the dataset's time column, ISO 8601 in UTC; None without rows.
         max_time: Largest value, likewise.
         name: Name under which the batch landed; empty for the rows that were computed here, or what else they are.
+        matures: Largest value of the dataset's `matures_at`, ISO 8601 in UTC; None without such a column or value.
     """
 
     path: str
@@ -59,6 +61,20 @@ class DataFile:
     min_time: str | None
     max_time: str | None
     name: str = ""
+    matures: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one leaf.
+
+    Attributes:
+        summary: What was computed of them.
+        files: Lists them.
+    """
+
+    summary: Any
+    files: Callable[[], list[DataFile]]
 
 
 def entries(path: str, wanted: Callable[[Entry], bool]) -> list[Any]:
@@ -72,18 +88,21 @@ def entries(path: str, wanted: Callable[[Entry], bool]) -> list[Any]:
         OSError: There is no such manifest, or a leaf of it is gone.
         ValueError: It is not JSON, or has no list of files.
     """
-    for look in range(LOOKS):
-        document = _document(path)
+
+    def listed() -> list[Any]:
+        document, folder = _document(path), path.rpartition("/")[0]
         leaves = [leaf for leaf in document.get("leaves", []) if wanted(leaf)]
-        try:
-            found = [entry for leaf in leaves for entry in _leaf(f"{path.rpartition('/')[0]}/{leaf['path']}")]
-        except FileNotFoundError:
-            # A writer replaced the leaf after this reader had seen the manifest.
-            if look + 1 == LOOKS:
-                raise
-            continue
-        return [*found, *document["files"]]
-    raise AssertionError("a look returns or raises")
+        return [*(entry for leaf in leaves for entry in _leaf(f"{folder}/{leaf['path']}")), *document["files"]]
+
+    return _of_one_version(listed)
+
+
+def _of_one_version(read: Callable[[], T]) -> T:
+    """Read again where a writer replaced a leaf after the reader had seen the manifest that names it."""
+    for _ in range(LOOKS):
+        with suppress(FileNotFoundError):
+            return read()
+    return read()
 
 
 class Manifest:
@@ -99,12 +118,24 @@ class Manifest:
         self.path = folder / MANIFEST
         self._time_column = time_column
 
-    def files(self, first: str | None = None, last: str | None = None) -> list[DataFile]:
-        """The files of the partitions from `first` to `last`, both included, in their order; empty without manifest."""
+    def files(
+        self, first: str | None = None, last: str | None = None, matures_from: str | None = None
+    ) -> list[DataFile]:
+        """The files of the partitions from `first` to `last`, both included, in their order; empty without manifest.
+
+        With `matures_from`, ISO 8601 in UTC, those are left out that say that all of their rows mature earlier.
+        """
+
+        def within(begin: str, end: str, entry: Entry) -> bool:
+            matures = entry.get("matures")
+            return (
+                (first is None or end >= first)
+                and (last is None or begin <= last)
+                and (matures_from is None or matures is None or matures >= matures_from)
+            )
 
         def overlaps(leaf: Entry) -> bool:
-            begin, end = _partition(leaf["first"]), _partition(leaf["last"])
-            return (first is None or end >= first) and (last is None or begin <= last)
+            return within(_partition(leaf["first"]), _partition(leaf["last"]), leaf)
 
         try:
             found = entries(str(self.path), overlaps)
@@ -112,11 +143,40 @@ class Manifest:
             if self.path.exists():
                 raise
             return []
-        return [
-            DataFile(**entry)
-            for entry in found
-            if (first is None or entry["partition"] >= first) and (last is None or entry["partition"] <= last)
-        ]
+        return [DataFile(**entry) for entry in found if within(entry["partition"], entry["partition"], entry)]
+
+    def summaries(
+        self, kind: str, summarize: Callable[[list[DataFile]], Any], last: str
+    ) -> tuple[list[Part], list[DataFile]]:
+        """A summary of each leaf whose partitions are all up to `last`, and the files up to `last` of no such leaf.
+
+        A leaf never changes, so that its summary is computed once and kept beside it.
+
+        Args:
+            kind: What is summarized and how; part of a file's name.
+            summarize: From a leaf's files to what JSON can hold.
+            last: Last partition, included.
+        """
+
+        def read() -> tuple[list[Part], list[DataFile]]:
+            leaves = [leaf for leaf in _document(str(self.path)).get("leaves", []) if _partition(leaf["last"]) <= last]
+            first, end = ("", "") if not leaves else _key(leaves[-1]["last"])
+            loose = [f for f in self.files(first or None, last) if (f.partition, f.path) > (first, end)]
+            return [self._part(leaf, kind, summarize) for leaf in leaves], loose
+
+        return _of_one_version(read) if self.path.exists() else ([], [])
+
+    def _part(self, leaf: Entry, kind: str, summarize: Callable[[list[DataFile]], Any]) -> Part:
+        def files() -> list[DataFile]:
+            return [DataFile(**entry) for entry in self._files_of(leaf)]
+
+        path = self.folder / f"{leaf['path'].removesuffix('.json')}.{kind}.json"
+        try:
+            summary = _summary(str(path))
+        except FileNotFoundError:
+            summary = summarize(files())
+            write_atomically(path, json.dumps(summary).encode())
+        return Part(summary, files)
 
     def rows(self) -> int:
         """Rows of all files, from the sums."""
@@ -142,7 +202,8 @@ class Manifest:
             kept = [f for f in files if f.path != new.path and (append or f.partition != new.partition)]
             named = self.write([*kept, new], leaves[:start], leaves[stop:], [] if in_tail else tail)
             for path in {leaf["path"] for leaf in leaves} - named:
-                (self.folder / path).unlink(missing_ok=True)
+                for gone in self.folder.glob(f"{path.removesuffix('.json')}.*"):
+                    gone.unlink(missing_ok=True)
 
     def write(
         self,
@@ -189,6 +250,8 @@ class Manifest:
             "rows": sum(f["rows"] for f in files),
             "min_time": min((f["min_time"] for f in files if f["min_time"]), default=None),
             "max_time": max((f["max_time"] for f in files if f["max_time"]), default=None),
+            # Unknown for all if it is for one that has rows.
+            "matures": max((f["matures"] or _LAST for f in files if f["rows"]), default=None),
         }
 
     @contextmanager
@@ -212,6 +275,11 @@ def _leaf(path: str) -> list[Any]:
     # Immutable, so that it is read once.
     document = json.loads(Path(path).read_bytes()) if "://" not in path else _fetched(path)
     return list(document["files"])
+
+
+@lru_cache(maxsize=_KEPT_LEAVES)
+def _summary(path: str) -> Any:
+    return json.loads(Path(path).read_bytes())
 
 
 def _fetched(url: str) -> Any:

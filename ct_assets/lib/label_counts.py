@@ -1,7 +1,14 @@
 """How many labels the lines of a model have at a moment, and whether a training could do with them."""
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ct_assets.core.inputs import MISSING_CATEGORY
@@ -9,10 +16,13 @@ from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strategies import Positions, choose
 from ct_assets.core.tasks import task_of
+from ct_assets.lake.dataset import DataFile
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import DAY, INSTANT, maturing, partition_of, scored_name
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.outcomes import CORRECTIONS, days_of_maturity, outcomes_name, read_outcomes
+
+FOREVER = pd.Timestamp("2200-01-01", tz="UTC")
 
 
 def unlabelled(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, labelled: int) -> int:
@@ -32,14 +42,34 @@ def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
     its own is known, what came early says nothing yet: only mature events count.
     """
     dataset = lake.dataset(outcomes_name(spec))
-    files = [f for f in dataset.files(last=partition_of(as_of - INSTANT)) if f.name != CORRECTIONS]
+    parts, files = dataset.summaries("first", _first_rows, partition_of(as_of - INSTANT))
+    early = 0
+    for part in parts:
+        if _after(part.summary["known_at"], as_of):
+            files += part.files()
+        else:
+            early += part.summary["rows"]
+    files = [f for f in files if f.name != CORRECTIONS]
     # Only a day that was scored late holds labels that became known later.
-    late = [f for f in files if f.max_time and pd.Timestamp(f.max_time) > as_of]
-    early = sum(f.rows for f in files) - sum(f.rows for f in late)
+    late = [f for f in files if _after(f.max_time, as_of)]
+    early += sum(f.rows for f in files) - sum(f.rows for f in late)
     moments = [pq.read_table(path, columns=["known_at"])["known_at"].to_pandas() for path in dataset.paths(late)]
     known = early + sum(int((known <= as_of).sum()) for known in moments)
     arrive_early = spec.label.matures_at is not None or (spec.label.delay is not None and spec.label.absent is not None)
     return known - len(read_outcomes(lake, spec, as_of, as_of)) if known and arrive_early else known
+
+
+def _first_rows(files: Sequence[DataFile]) -> dict[str, Any]:
+    """How many events the files count, and when the last of their labels became known."""
+    first = [f for f in files if f.name != CORRECTIONS]
+    return {
+        "rows": sum(f.rows for f in first),
+        "known_at": max((f.max_time for f in first if f.max_time), default=None),
+    }
+
+
+def _after(moment: str | None, as_of: pd.Timestamp) -> bool:
+    return moment is not None and pd.Timestamp(moment) > as_of
 
 
 def labels_of_lines(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[Line, int]:
@@ -57,18 +87,50 @@ def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[
     Immature ones never count: a segment must not begin by the labels that come fast. A missing or empty value is no
     segment, nor is one that cannot have a model of its own.
     """
-    name, column = outcomes_name(spec), quoted(str(spec.segment_by))
+    name, key = outcomes_name(spec), spec.events.id_column
+    what = "\n".join([quoted(str(spec.segment_by)), maturing(spec)])
+    kind = f"segments-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    dataset, found = lake.dataset(name), Counter[str]()
+    parts, files = dataset.summaries(kind, partial(_rows_by_segment, lake, spec), partition_of(as_of - INSTANT))
+    for part in parts:
+        summary = part.summary
+        if _after(summary["known_at"], as_of) or _after(summary["matures"], as_of - INSTANT):
+            files += part.files()
+        else:
+            found.update(summary["rows"])
+    first = [f for f in files if f.name != CORRECTIONS and f.rows]
+    if first:
+        # What corrects a label of another file is counted there.
+        ids = pa.concat_tables([pq.read_table(path, columns=[key]) for path in dataset.paths(first)])
+        which = f"{maturing(spec)} < $as_of AND {quoted(key)} IN (FROM first_ids)"
+        sql = _by_segment(spec, f"count(DISTINCT {quoted(key)})", which)
+        rows = lake.query(sql, {name: files}, as_of, {"as_of": as_of}, {"first_ids": ids})
+        found.update(dict(zip(rows["segment"].to_pylist(), rows["n"].to_pylist(), strict=True)))
+    largest = sorted(found.items(), key=lambda each: (-each[1], each[0]))
+    return {segment: known for segment, known in largest if Line(spec.name, segment).may_begin}
+
+
+def _rows_by_segment(lake: Lake, spec: ModelSpec, files: Sequence[DataFile]) -> dict[str, Any]:
+    """How many events the files count of each segment, and when the last became known and matures."""
+    first = [f for f in files if f.name != CORRECTIONS and f.rows]
+    if not first:
+        return {"rows": {}, "known_at": None, "matures": None}
+    further = f", max(known_at) AS known_at, max({maturing(spec)}) AS matures"
+    sql = _by_segment(spec, "count(*)", f"{maturing(spec)} IS NOT NULL", further)
+    rows = lake.query(sql, {outcomes_name(spec): first}, FOREVER).to_pylist()
+    return {
+        "rows": {row["segment"]: row["n"] for row in rows},
+        **{name: max(row[name] for row in rows).isoformat() if rows else None for name in ("known_at", "matures")},
+    }
+
+
+def _by_segment(spec: ModelSpec, count: str, which: str, further: str = "") -> str:
     # By position, as a model may have columns of any name.
-    sql = f"""
-SELECT {column} AS segment, count(DISTINCT {quoted(spec.events.id_column)}) AS n FROM "{name}"
-WHERE {maturing(spec)} < $as_of AND {column} NOT IN ('{MISSING_CATEGORY}', '') GROUP BY {column} ORDER BY 2 DESC, 1
+    column = quoted(str(spec.segment_by))
+    return f"""
+SELECT {column} AS segment, {count} AS n {further} FROM "{outcomes_name(spec)}"
+WHERE {which} AND {column} NOT IN ('{MISSING_CATEGORY}', '') GROUP BY {column}
 """
-    window = Window(None, partition_of(as_of - INSTANT))
-    if not lake.has_rows(name, window):
-        return {}
-    found = lake.query(sql, {name: window}, as_of, {"as_of": as_of})
-    counts = zip(found["segment"].to_pylist(), found["n"].to_pylist(), strict=True)
-    return {segment: known for segment, known in counts if Line(spec.name, segment).may_begin}
 
 
 def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> str:

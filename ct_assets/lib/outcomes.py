@@ -121,9 +121,12 @@ def _last(spec: ModelSpec, partition: str) -> str:
 
 
 def days_of_maturity(start: pd.Timestamp, last: str, reach: timedelta | None) -> Window:
-    """The days up to `last` on which lies what is at most `reach` older than a maturity from `start` on; None: all."""
+    """The days up to `last` on which lies what is at most `reach` older than a maturity from `start` on.
+
+    Without a reach, those are the files that hold any such row.
+    """
     if reach is None:
-        return Window(None, last)
+        return Window(None, last, start)
     return Window(min(partition_of(start - reach), last), last)
 
 
