@@ -1,19 +1,20 @@
 """Has the data moved? A window's profile against a reference profile, and sudden changes upstream.
 
-Small windows look drifted by chance alone: under no drift, PSI is distributed as (1/n + 1/m) times a chi-square with
-k - 1 degrees of freedom (Yurdakul 2018), so its expectation is (k - 1)(1/n + 1/m). Every limit here is therefore
-"limit + noise quantile": a column without drift exceeds even the noise quantile alone with probability `alpha` only.
-That rate is for independent rows, per column and per look; rows that come in clusters are noisier.
+Two questions, and drift is where both say yes. How far: PSI and the share of missing values against the reference, each
+beyond what few rows show by chance; under no drift, PSI is distributed as (1/n + 1/m) times a chi-square with k - 1
+degrees of freedom (Yurdakul 2018), where bins are not nearly empty. Why: a season, a weekday, a week like the last one
+move every column, on 40 of 40 weeks of a year of flights; only a step that earlier days do not explain
+(`ct_assets.core.steps`) is a change. What moved without a step is a warning, and decides nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ct_assets.core.profile import CategoricalColumn, Column, NumericColumn, Profile, category_rank
 from ct_assets.core.strict import Strict
@@ -36,7 +37,22 @@ class DriftLimits(Strict):
     psi_drift: float = Field(default=0.25, ge=0, description="population stability index of drift")
     missing_warn: float = Field(default=0.02, ge=0, description="absolute change of the share of missing values")
     missing_drift: float = Field(default=0.1, ge=0, description="absolute change of the share of missing values")
-    alpha: float = Field(default=0.001, gt=0, lt=1, description="chance that noise alone exceeds the noise quantile")
+    alpha: float = Field(default=0.001, gt=0, lt=1, description="chance that few rows alone exceed the noise quantile")
+    history_days: int = Field(
+        default=14,
+        ge=0,
+        description="days with a week before them that have to be known before a column may drift, and not only warn: "
+        "how they differ from that week says which change is none. 0: distances alone decide, whatever days do",
+    )
+
+    @field_validator("history_days")
+    @classmethod
+    def _tells_what_is_usual(cls, days: int) -> int:
+        if 0 < days < 3:
+            raise ValueError(
+                f"history_days is {days}, which tells nothing of how days differ; expected 0, or 3 and more"
+            )
+        return days
 
 
 class ColumnDrift(BaseModel):
@@ -48,11 +64,11 @@ class ColumnDrift(BaseModel):
     verdict: Level
     psi: float | None
     psi_noise: float | None = Field(description="(1 - alpha) quantile of PSI under no drift")
-    psi_expected: float | None = Field(description="expected PSI under no drift, (k - 1)(1/n + 1/m)")
     ks: float | None
     missing_reference: float
     missing_current: float
     detail: str
+    step: str | None = Field(None, description="the sudden change that still lasts, in words; None without one")
 
     @property
     def missing_change(self) -> float:
@@ -129,15 +145,24 @@ def ks_binned(ref_counts: Sequence[float] | Counts, cur_counts: Sequence[float] 
     return float(np.max(np.abs(np.cumsum(ref) / ref.sum() - np.cumsum(cur) / cur.sum())))
 
 
-def compare(reference: Profile, current: Profile, limits: DriftLimits | None = None) -> DriftReport:
+def compare(
+    reference: Profile, current: Profile, limits: DriftLimits | None = None, steps: Mapping[str, str] | None = None
+) -> DriftReport:
     """Every column of `reference` against `current`.
 
-    A column drifts when PSI exceeds `psi_drift` plus the noise quantile, or the share of missing values changes by
-    more than `missing_drift` and more than noise; likewise for a warning. A column that is gone is wholly missing; an
-    empty current window shows nothing. Both profiles need the same bin edges (ValueError).
+    A column warns when PSI exceeds `psi_warn` plus the noise quantile, or the share of missing values changes by more
+    than `missing_warn` and more than noise. It drifts when it does so by the limits of drift and there was a step. A
+    column that is gone is wholly missing; an empty current window shows nothing. Both profiles need the same bin edges
+    (ValueError).
+
+    Args:
+        reference: Of what a model was trained on.
+        current: Of the newest rows.
+        limits: When a column has moved.
+        steps: Columns with a sudden change that lasts, each with its words; None where distances alone decide.
     """
     limits = limits or DriftLimits()
-    rows = [_column_drift(name, reference, current, limits) for name in sorted(reference.columns)]
+    rows = [_column_drift(name, reference, current, limits, steps) for name in sorted(reference.columns)]
     rows.sort(key=lambda c: (_SEVERITY[c.verdict], -_excess(c), -abs(c.missing_change), c.column))
     drifted = tuple(c.column for c in rows if c.verdict == "drift")
     return DriftReport(
@@ -213,12 +238,14 @@ def _common_categories(reference: CategoricalColumn, current: CategoricalColumn)
     return np.append(ref[frequent], rest[0]), np.append(cur[frequent], rest[1])
 
 
-def _column_drift(name: str, reference: Profile, current: Profile, limits: DriftLimits) -> ColumnDrift:
+def _column_drift(
+    name: str, reference: Profile, current: Profile, limits: DriftLimits, steps: Mapping[str, str] | None
+) -> ColumnDrift:
     ref = reference.columns[name]
     cur = current.columns.get(name)
     before, after = _missing_of(ref, reference.rows), _missing_of(cur, current.rows)
     level, notes = _missing_level(before, after, limits)
-    values: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
+    values: tuple[float | None, float | None, float | None] = (None, None, None)
     if cur is not None and ref.count and cur.count:
         if cur.kind != ref.kind:
             level, notes = "drift", [*notes, f"was {ref.kind}, is {cur.kind}"]
@@ -227,33 +254,53 @@ def _column_drift(name: str, reference: Profile, current: Profile, limits: Drift
             psi_level, note = _psi_level(values[0], values[1], limits)
             level = min(level, psi_level, key=_SEVERITY.__getitem__)
             notes += note
+    step = None if steps is None else steps.get(name)
+    if step:
+        notes.append(step)
+    elif steps is not None and level == "drift":
+        level, notes = "warn", [*notes, "as days differ, without a sudden change"]
     return ColumnDrift(
         column=name,
         kind=ref.kind,
         verdict=level,
         psi=values[0],
         psi_noise=values[1],
-        psi_expected=values[2],
-        ks=values[3],
+        ks=values[2],
         missing_reference=_share(before),
         missing_current=_share(after),
         detail="; ".join(notes) or "no change beyond the limits",
+        step=step,
     )
 
 
-def _distances(
-    name: str, ref: Column, cur: Column, alpha: float
-) -> tuple[float | None, float | None, float | None, float | None]:
+def _distances(name: str, ref: Column, cur: Column, alpha: float) -> tuple[float | None, float | None, float | None]:
+    """PSI, its noise quantile, and the binned KS distance."""
     try:
         ref_counts, cur_counts = common_counts(ref, cur)
     except ValueError as error:
         raise ValueError(f"column {name!r}: {error}") from error
     if not len(ref_counts):  # numeric, but profiled without edges
-        return None, None, None, None
+        return None, None, None
     n, m = float(ref.count), float(cur.count)
-    bins = int(np.count_nonzero(ref_counts + cur_counts))
     ks = ks_binned(ref_counts, cur_counts) if ref.kind == "numeric" else None
-    return psi(ref_counts, cur_counts), psi_noise_quantile(bins, n, m, alpha), expected_psi(bins, n, m), ks
+    if ref.kind == "numeric":
+        ref_counts, cur_counts = _filled_bins(ref_counts, cur_counts)
+    bins = int(np.count_nonzero(ref_counts + cur_counts))
+    return psi(ref_counts, cur_counts), psi_noise_quantile(bins, n, m, alpha), ks
+
+
+def _filled_bins(ref: Counts, cur: Counts) -> tuple[Counts, Counts]:
+    """Neighbouring bins together, until each is expected to hold enough rows of the smaller side."""
+    expected = (ref + cur) * min(ref.sum(), cur.sum()) / (ref.sum() + cur.sum())
+    places, filled, place = np.zeros(len(ref), dtype=np.intp), 0.0, 0
+    for number, rows in enumerate(expected):
+        if filled >= _SMALLEST_CELL:
+            filled, place = 0.0, place + 1
+        places[number], filled = place, filled + rows
+    if 0 < filled < _SMALLEST_CELL:
+        places[places == place] = max(place - 1, 0)
+    size = int(places[-1]) + 1
+    return np.bincount(places, ref, size).astype(np.float64), np.bincount(places, cur, size).astype(np.float64)
 
 
 def _psi_level(value: float | None, noise: float | None, limits: DriftLimits) -> tuple[Level, list[str]]:

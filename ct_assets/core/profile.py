@@ -22,12 +22,15 @@ import pandas as pd
 
 CATEGORY_CAP = 500
 
+LARGEST = float(np.finfo(np.float64).max)
+
 
 @dataclass(frozen=True)
 class NumericColumn:
     """A numeric column. `counts[i]` holds edges[i-1] <= x < edges[i], open at both ends; empty without edges.
 
-    `count` is of finite values; NaN and infinities are `missing`. `m2` is the sum of squared deviations.
+    `count` is of finite values; NaN and infinities are `missing`. `m2` is the sum of squared deviations, at most the
+    largest double.
     """
 
     count: int
@@ -51,14 +54,15 @@ class NumericColumn:
             raise ValueError("bin edges differ; profile every partition with the edges of one reference frame")
         count = self.count + other.count
         share = other.count / count if count else 0.0
-        delta = other.mean - self.mean
+        # Halves, as the difference of two doubles may be beyond the largest one.
+        delta = other.mean / 2 - self.mean / 2
         return NumericColumn(
             count=count,
             missing=self.missing + other.missing,
             min=min((x for x in (self.min, other.min) if x is not None), default=None),
             max=max((x for x in (self.max, other.max) if x is not None), default=None),
-            mean=self.mean + delta * share,
-            m2=self.m2 + other.m2 + delta * delta * self.count * share,
+            mean=self.mean + 2 * (delta * share),
+            m2=min(self.m2 + other.m2 + 4 * delta * delta * self.count * share, LARGEST),
             edges=self.edges,
             counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
         )
@@ -230,18 +234,29 @@ def _numeric(values: npt.NDArray[np.float64], edges: Sequence[float]) -> Numeric
     if count and bins:
         where = np.searchsorted(np.asarray(edges, dtype=np.float64), finite, side="right")
         counts = tuple(np.bincount(where, minlength=bins).tolist())
-    mean = float(finite.mean()) if count else 0.0
-    centred = finite - mean
+    mean, m2 = _moments(finite)
     return NumericColumn(
         count=count,
         missing=rows - count,
         min=float(finite.min()) if count else None,
         max=float(finite.max()) if count else None,
         mean=mean,
-        m2=float(np.dot(centred, centred)),
+        m2=m2,
         edges=tuple(map(float, edges)),
         counts=counts,
     )
+
+
+def _moments(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and sum of squared deviations; what is beyond the largest double is that double."""
+    if not len(values):
+        return 0.0, 0.0
+    with np.errstate(over="ignore"):
+        mean = float(values.mean())
+        if not math.isfinite(mean):
+            mean = float(np.sum(values / len(values)))
+        centred = values - mean
+        return mean, min(float(np.dot(centred, centred)), LARGEST)
 
 
 def _categorical(series: pd.Series, cap: int) -> CategoricalColumn:

@@ -60,7 +60,8 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 drift,
                 deps=[model_key(spec, "scored"), performance],
-                description=f"The last {spec.drift_window_days} days against the champion's training (PSI, KS).",
+                description=f"The last {spec.drift_window_days} days against the champion's training (PSI, KS), and "
+                "steps that the days before do not explain.",
                 **shared,
             ),
             dg.AssetSpec(

@@ -91,7 +91,7 @@ def test_small_windows_of_the_same_distribution_stay_quiet():
         report = compare(base, profile(window, edges))
         verdicts += [c.verdict for c in report.columns]
         naive_alarms += any(c.psi > 0.1 for c in report.columns)
-    assert naive_alarms > 200  # without the noise allowance most windows would have raised a warning
+    assert naive_alarms > 60  # without the noise allowance many windows would have raised a warning
     assert verdicts.count("drift") == 0
     assert verdicts.count("warn") <= 3
 

@@ -171,3 +171,22 @@ def test_a_daily_partition_is_profiled_in_milliseconds():
         profile(daily, edges)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.02  # about 4 ms on an idle machine
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.797e308, 1.0, 2.0], [1.797e308, -1.797e308], [1.797e308] * 4, [np.inf, -np.inf, 1.0], [np.nan] * 3, [5.0] * 3],
+)
+def test_whatever_doubles_a_column_holds_its_profile_can_be_stored_and_merged(values):
+    frame = pd.DataFrame({"x": values})
+    edges = bin_edges(frame)
+    found = profile(frame, edges)
+    for each in (found, found.merge(found)):
+        assert Profile.from_json(each.to_json()) == each
+        column = each.columns["x"]
+        finite = [value for value in values if np.isfinite(value)]
+        assert column.count + column.missing == each.rows
+        assert sum(column.counts) == (column.count if edges else 0)
+        if finite:
+            assert min(finite) <= column.mean <= max(finite)
+            assert 0 <= column.m2 < np.inf

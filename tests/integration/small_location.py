@@ -32,7 +32,7 @@ SMALL = SPEC.model_copy(
         "evaluation_days": 1,
         "drift_window_days": 1,
         # Days differ by nature, and only a shift out of the reference's range reaches this PSI.
-        "drift": DriftLimits(psi_warn=5, psi_drift=9, missing_warn=1, missing_drift=1),
+        "drift": DriftLimits(psi_warn=5, psi_drift=9, missing_warn=1, missing_drift=1, history_days=0),
         "policy": RetrainPolicy(first_training_rows=1_500, schedule_days=None, drift_share=0.1, cooldown_days=0),
         "gate": GatePolicy(tolerance=0.2, floor=0.5, slice_tolerance=0.5, min_rows=300),
     }

@@ -12,6 +12,7 @@ from labelled_world import drift_of_day
 from worlds_of_tasks import TASKS, examples_of, spec_of
 
 from ct_assets.core.artifact import load_model
+from ct_assets.core.drift import DriftLimits
 from ct_assets.core.gate import TestData, validate_new_model
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.ledger import PROMOTION, VERDICT, Ledger
@@ -35,7 +36,7 @@ class Days:
     def __init__(self, home: Path, name: str, late: bool) -> None:
         self.lake, self.task = Lake(home), TASKS[name]
         label = LabelSpec(source="outcomes", sql="SELECT id, label, known_at FROM outcomes", delay=timedelta(days=1))
-        self.spec = spec_of(name, label=label, slices=("side",))
+        self.spec = spec_of(name, label=label, slices=("side",), drift=DriftLimits(history_days=0))
         self.releases = Releases(home, Line("m"), Ledger(home / "ledger" / "decisions.jsonl"))
         self._promote(home, name)
         rows = examples_of(name, 9000, 5)
