@@ -218,7 +218,8 @@ def looks(rows: int, days: int, seed: int, day_sd: float = 0.0, lost: float = 0.
         labels, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         return estimate(BINARY, "auc", labels, scores, np.repeat(np.arange(len(parts)), rows))
 
-    reference, window, seen = of([day(0.74) for _ in range(EVALUATED)]), [], []
+    reference = of([day(0.74) for _ in range(EVALUATED)])
+    window, seen = list[tuple[Floats, Floats]](), list[tuple[float, float]]()
     for _ in range(days):
         window = [*window, day(0.74 * (1 - lost))][-WINDOW:]
         now = of(window)
