@@ -20,7 +20,7 @@ from ct_assets.core.day_statistics import Statistics, day_statistics
 from ct_assets.core.drift import DriftLimits, DriftReport, compare
 from ct_assets.core.policy import Evidence, RetrainPolicy, decide
 from ct_assets.core.profile import NumericColumn, Profile, bin_edges, profile
-from ct_assets.core.steps import last_step
+from ct_assets.core.steps import last_steps
 from ct_assets.core.tasks import BINARY
 
 Floats = npt.NDArray[np.float64]
@@ -111,8 +111,8 @@ class Watch:
         days = self.statistics[-HISTORY:]
         since = max(self.trained - EVALUATED - (len(self.frames) - len(days)), 0)
         limits = DriftLimits()
-        found = {name: last_step(days, name, since, limits.history_days) for name in self.reference.columns}
-        return compare(self.reference, current, limits, {name: "step" for name, step in found.items() if step})
+        found = last_steps(days, list(self.reference.columns), since, limits.history_days)
+        return compare(self.reference, current, limits, dict.fromkeys(found, "step"))
 
     def decide(self) -> tuple[str, ...]:
         """The triggers of the day that lead to a retrain."""

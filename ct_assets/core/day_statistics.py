@@ -27,7 +27,7 @@ _SMALLEST = 1e-12
 def day_statistics(rows: pd.DataFrame) -> dict[str, Statistics]:
     """Statistics of each column of one day's rows; moments are left out."""
     return {
-        str(name): _numeric(series) if pd.api.types.is_numeric_dtype(series.dtype) else _categorical(series)
+        str(name): _rounded(_numeric(series) if pd.api.types.is_numeric_dtype(series.dtype) else _categorical(series))
         for name, series in rows.items()
         if not pd.api.types.is_datetime64_any_dtype(series.dtype)
     }
@@ -46,6 +46,14 @@ def series_of(
     pairs = [[day.get(column, {}).get(name, (None, None)) for name in names] for day in days]
     array = np.array(pairs, dtype=np.float64).reshape(len(days), len(names), 2)
     return names, array[:, :, 0], array[:, :, 1]
+
+
+def _rounded(statistics: Statistics) -> Statistics:
+    """To six digits, far more than days differ by: many days are read every day."""
+    return {
+        name: (None if value is None else float(f"{value:.6g}"), None if error is None else float(f"{error:.3g}"))
+        for name, (value, error) in statistics.items()
+    }
 
 
 def _numeric(series: pd.Series) -> Statistics:

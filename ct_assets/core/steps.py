@@ -47,28 +47,35 @@ class Step:
     now: float
 
 
-def last_step(days: Sequence[Mapping[str, Statistics]], column: str, first: int, history: int) -> Step | None:
-    """The oldest step of a column that lasts, of whichever statistic.
+def last_steps(
+    days: Sequence[Mapping[str, Statistics]], columns: Sequence[str], first: int, history: int
+) -> dict[str, Step]:
+    """The oldest step of each column that lasts, of whichever statistic; nothing for a column without one.
 
     Args:
         days: Of `day_statistics`, oldest first.
-        column: The column.
+        columns: Those to look at; each of the days has them.
         first: Steps before this day do not count.
         history: As of `steps`.
     """
-    names, values, variances = series_of(days, column)
-    if not names:
-        return None
-    places = steps(values, variances, first, history, len(names))
-    if np.all(places < 0):
-        return None
-    number = int(np.argmin(np.where(places < 0, len(days), places)))
-    day = int(places[number])
-    before = float(np.median(values[day - BEFORE : day, number]))
-    return Step(names[number], day, before, float(values[-1, number]))
+    parts = {column: series_of(days, column) for column in columns}
+    owners = [(column, name, len(names)) for column, (names, _, _) in parts.items() for name in names]
+    if not owners:
+        return {}
+    values, variances = (np.concatenate([part[place] for part in parts.values()], axis=1) for place in (1, 2))
+    tests = np.array([number for _, _, number in owners])
+    found: dict[str, Step] = {}
+    for number, day in enumerate(steps(values, variances, first, history, tests).tolist()):
+        column, name, _ = owners[number]
+        if day >= 0 and (column not in found or day < found[column].day):
+            before = float(np.median(values[day - BEFORE : day, number]))
+            found[column] = Step(name, day, before, float(values[-1, number]))
+    return found
 
 
-def steps(values: Floats, variances: Floats, first: int = 0, history: int = 14, tests: int = 1) -> npt.NDArray[np.intp]:
+def steps(
+    values: Floats, variances: Floats, first: int = 0, history: int = 14, tests: int | npt.NDArray[np.intp] = 1
+) -> npt.NDArray[np.intp]:
     """The oldest step of each statistic that still lasts: the place of its first day, or -1.
 
     A day is a step where it differs from the median of the 7 days before by more than Student's quantile times what
@@ -82,7 +89,7 @@ def steps(values: Floats, variances: Floats, first: int = 0, history: int = 14, 
         first: Steps before this day do not count; one of up to 3 days before it still does, as the median of the 7
             days before is of the time before the step.
         history: Earlier differences needed to say what is usual, at least 3.
-        tests: Statistics that are tested together.
+        tests: Statistics that are tested together, for all or each.
 
     Returns:
         Shape (statistics,).
@@ -92,26 +99,34 @@ def steps(values: Floats, variances: Floats, first: int = 0, history: int = 14, 
     if days < BEFORE + history + 2:
         return found
     values, variances = (pd.DataFrame(each).ffill().bfill().to_numpy() for each in (values, variances))
-    windows = np.lib.stride_tricks.sliding_window_view(values, BEFORE, axis=0)[:-1]
-    base = np.median(windows, axis=-1)  # of day BEFORE + i
-    error = np.lib.stride_tricks.sliding_window_view(variances, BEFORE, axis=0)[:-1].mean(axis=-1) / BEFORE
-    error = error + variances[BEFORE:]
-    change = values[BEFORE:] - base
-    newest = values[-2:]
-    for place in range(max(first - BEFORE, history), len(change) - 1):
-        past = np.sort(np.abs(change[max(0, place - LONGEST) : place]), axis=0)[:-1]
-        with np.errstate(invalid="ignore", over="ignore"):
-            usual = np.sqrt(np.maximum(np.mean(past**2, axis=0), error[place]))
-            limit = np.maximum(quantile(len(past), tests) * usual, _BEYOND_LARGEST * past[-1])
-            away = np.sign(change[place]) * (newest - base[place])
-            left = np.maximum(limit, np.abs(change[place]) / 2)
-            lasting = (np.abs(change[place]) > limit) & np.all(away > left, axis=0)
-        found[lasting & (found < 0)] = place + BEFORE
+    tests = np.broadcast_to(tests, count)
+    base = np.median(_weeks_before(values), axis=-1)
+    change = values[BEFORE:] - base  # of day BEFORE + i
+    error = _weeks_before(variances).mean(axis=-1) / BEFORE + variances[BEFORE:]
+    with np.errstate(invalid="ignore", over="ignore"):
+        # What a step needs at least, before the days that it is compared with are looked at.
+        least = np.maximum(_quantile(LONGEST, 1) * np.sqrt(error), np.abs(change) / 2)
+        away = np.min([np.sign(change) * (newest - base) for newest in values[-2:]], axis=0)
+        likely = (away > least) & (np.abs(change) > least)
+        likely[: max(first - BEFORE, history)] = likely[-1:] = False
+        for place in np.flatnonzero(likely.any(axis=1)):
+            which = np.flatnonzero(likely[place] & (found < 0))
+            past = np.sort(np.abs(change[max(0, place - LONGEST) : place, which]), axis=0)[:-1]
+            usual = np.sqrt(np.maximum(np.mean(past**2, axis=0), error[place, which]))
+            quantiles = np.array([_quantile(len(past), number) for number in tests[which].tolist()])
+            limit = np.maximum(quantiles * usual, _BEYOND_LARGEST * past[-1])
+            lasting = (np.abs(change[place, which]) > limit) & (away[place, which] > limit)
+            found[which[lasting]] = place + BEFORE
     return found
 
 
+def _weeks_before(values: Floats) -> Floats:
+    """The 7 days before each day that has so many, shape (days - 7, statistics, 7)."""
+    return np.lib.stride_tricks.sliding_window_view(values, BEFORE, axis=0)[:-1]
+
+
 @lru_cache(maxsize=256)
-def quantile(freedom: int, tests: int) -> float:
+def _quantile(freedom: int, tests: int) -> float:
     """Student's, two-sided."""
     from scipy.special import stdtrit
 

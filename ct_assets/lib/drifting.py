@@ -1,5 +1,6 @@
 """The newest window of a model against what its champions were trained on, and the days before."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -11,7 +12,7 @@ from ct_assets.core.drift import DriftReport, compare
 from ct_assets.core.profile import NumericColumn, profile
 from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.steps import last_step
+from ct_assets.core.steps import last_steps
 from ct_assets.core.tasks import LABEL, task_of
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import DAY, INSTANT, maturity, partition_of, scored_name
@@ -20,7 +21,7 @@ from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import load_training_set
 from ct_assets.lib.monitoring_reports import read_reports, save_report
 
-_LONGEST_DAYS = 120
+_LONGEST_DAYS = 90
 """How far back days are looked at."""
 
 
@@ -140,8 +141,7 @@ def _compared(
     known = {k: c for k, c in reference.columns.items() if k in kept}
     found = None
     if spec.drift.history_days:
-        first = _learned_until(lake, champion).date()
-        found = {name: step for name in known if (step := _step(spec, releases.line, rows, name, history, first))}
+        found = _steps(spec, releases.line, rows, list(known), history, _learned_until(lake, champion).date())
     return compare(
         type(reference)(reference.rows, known, reference.cap),
         type(current)(current.rows, kept, current.cap),
@@ -158,18 +158,21 @@ def _learned_until(lake: Lake, champion: Release) -> pd.Timestamp:
         return pd.Timestamp(champion.as_of)
 
 
-def _step(
-    spec: ModelSpec, line: Line, rows: _Rows, column: str, history: dict[date, dict[str, Any]], first: date
-) -> str | None:
-    """The step that a column took since the champion's examples and that lasts, in words."""
-    days, dates = list[dict[str, Statistics]](), list[date]()
-    for day in sorted(history):
-        found = history[day].get(line.partition)
+def _steps(
+    spec: ModelSpec, line: Line, rows: _Rows, columns: Sequence[str], history: dict[date, dict[str, Any]], first: date
+) -> dict[str, str]:
+    """The steps that columns took since the champion's examples and that last, in words."""
+    told = {}
+    kept = {day: part for day in sorted(history) if (part := history[day].get(line.partition)) and part["columns"]}
+    days_of: dict[tuple[date, ...], list[str]] = defaultdict(list)
+    for column in columns:
         # What another version predicted is no change of what this one predicts.
-        if found and found["columns"].get(column) and (column not in rows.watched or found["version"] == rows.version):
-            days.append(found["columns"])
-            dates.append(day)
-    found = last_step(days, column, sum(day < first for day in dates), spec.drift.history_days)
-    if found is None:
-        return None
-    return f"{found.statistic} was {found.before:.4g}, and {found.now:.4g} since {dates[found.day].isoformat()}"
+        own = [day for day, part in kept.items() if column not in rows.watched or part["version"] == rows.version]
+        days_of[tuple(day for day in own if column in kept[day]["columns"])].append(column)
+    for days, group in days_of.items():
+        statistics = [kept[day]["columns"] for day in days]
+        since = sum(day < first for day in days)
+        for column, step in last_steps(statistics, group, since, spec.drift.history_days).items():
+            day = days[step.day].isoformat()
+            told[column] = f"{step.statistic} was {step.before:.4g}, and {step.now:.4g} since {day}"
+    return told
