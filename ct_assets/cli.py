@@ -59,18 +59,21 @@ def land(
     source: Annotated[str, typer.Argument(help="The source that the files belong to.")],
     files: Annotated[list[Path], typer.Argument(help="Files of its format.", exists=True, dir_okay=False)],
 ) -> None:
-    """Land files of your own, cut into arrival days by their column `known_at`."""
+    """Land files of your own, cut into arrival days by their column `known_at`; all of them, or none."""
     from ct_assets.core.strict import unknown
     from ct_assets.defs.models import load_sources
-    from ct_assets.work import land as land_file
+    from ct_assets.work import prepare
 
     sources = {each.name: each for each in load_sources()}
     if source not in sources:
         _fail(LookupError(unknown("source", source, sources)))
-    for file in files:
-        taken = land_file(_home(), sources[source], file)
+    for file, prepared in [(file, prepare(_home(), sources[source], file)) for file in files]:
+        taken = prepared.land(_home())
         known = f"; {taken.known} accepted before" if taken.known else ""
-        console.print(escape(f"{file}: {taken.landed} file(s) landed{known}"))
+        silent = (
+            f"; {taken.silent} day(s) between have no rows, and min_rows=0 would report them" if taken.silent else ""
+        )
+        console.print(escape(f"{file}: {taken.landed} file(s) landed{known}{silent}"))
 
 
 @app.command()

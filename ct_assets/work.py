@@ -3,22 +3,28 @@
 import hashlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 
-from ct_assets.lake.contract import Source
-from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.columns import Content
+from ct_assets.lake.contract import Source, contract_breaches
+from ct_assets.lake.dataset import WHOLE, Dataset
+from ct_assets.lake.formats import read
+from ct_assets.lake.ingest import judge
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
-from ct_assets.lake.split import split_by_day
+from ct_assets.lake.split import days_of, split_by_day
 
 if TYPE_CHECKING:
     from ct_assets.lib.driver import Driver
@@ -36,43 +42,114 @@ class Taken:
     Attributes:
         landed: How many were put into landing.
         known: How many had been accepted before with just these rows, and were left out.
+        silent: How many days between its first and last have no rows, and are not reported as such.
     """
 
     landed: int
     known: int
+    silent: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file that keeps its contract, cut into what is to land.
+
+    Attributes:
+        source: What it belongs to.
+        parts: Name and bytes of what is to land, by partition.
+        known: How many partitions had been accepted before with just these rows.
+        silent: How many days between have no rows, and no file of their own.
+    """
+
+    source: Source
+    parts: Mapping[str, tuple[str, bytes]]
+    known: int
+    silent: int
+
+    def land(self, home: Path) -> Taken:
+        """Put it into the landing place."""
+        landing = Landing(home, self.source)
+        for partition, (name, part) in self.parts.items():
+            landing.write(partition, name, part)
+        return Taken(len(self.parts), self.known, self.silent)
 
 
 def land(home: Path, source: Source, file: Path) -> Taken:
-    """Put a file into the landing place, day by day of `known_at`.
+    """Put a file into the landing place, day by day of `known_at`; see `prepare`."""
+    return prepare(home, source, file).land(home)
+
+
+def prepare(home: Path, source: Source, file: Path) -> Prepared:
+    """Hold a file against its contract and cut it by the day of `known_at`; nothing lands yet.
 
     What is the same is told by content and never by name: exports of every month are often called alike, and so is a
-    file that was mended after a rejection.
+    file that was fixed after a rejection.
 
     Args:
         home: `$CT_HOME`.
         source: What the file belongs to.
-        file: A file of the source's format, with rows of any number of days.
+        file: A file of the source's format, with rows of any number of days. A day without rows between two others is
+            one on which nothing happened, and gets a file without rows if the source allows it by `min_rows=0`.
 
     Raises:
         UnreadableError: The file is not what the source sends.
-        ValueError: There are no rows, one has no `known_at`, or one lies outside of the source's days.
+        ValueError: There are no rows, or they break the contract, or one lies outside of the source's days.
     """
     payload = file.read_bytes()
-    parts = split_by_day(source, payload) if source.daily else {WHOLE: payload}
-    if not parts:
+    content = read(source, payload)
+    if content.found and not content.table.num_rows and not content.breaches:
         raise ValueError(f"{file} has no rows; expected at least one")
+    lake = Lake(home)
+    accepted = lake.dataset(source.name)
     if source.daily:
-        _refuse_other_days(source, file, parts)
-    landing, accepted = Landing(home, source), Lake(home).dataset(source.name)
-    landed = 0
-    for partition, part in parts.items():
-        digest = hashlib.sha256(part).hexdigest()
-        if digest not in {f.digest for f in accepted.partition(partition)}:
-            landing.write(
-                partition, f"{file.stem.lstrip(_UNFINISHED)[:_LONGEST_STEM]}-{digest[:12]}{file.suffix}", part
-            )
-            landed += 1
-    return Taken(landed, len(parts) - landed)
+        days = days_of(content)
+        _refuse_other_days(source, file, sorted(set(days.tolist())))
+        _refuse(file, source, _broken_days(source, content, days))
+        gaps = _gaps(accepted, days)
+        parts = split_by_day(source, payload, gaps if source.min_rows == 0 else ())
+    else:
+        _refuse(file, source, contract_breaches(source, content))
+        parts, gaps = {WHOLE: payload}, []
+    digests = {partition: hashlib.sha256(part).hexdigest() for partition, part in parts.items()}
+    held = {partition: {f.digest for f in accepted.partition(partition)} for partition in parts}
+    new = {partition: part for partition, part in parts.items() if digests[partition] not in held[partition]}
+    for partition, part in new.items():
+        if held[partition]:
+            _refuse(file, source, judge(lake, source, partition, read(source, part))[1])
+    stem = file.stem.lstrip(_UNFINISHED)[:_LONGEST_STEM]
+    named = {p: (f"{stem}-{digests[p][:12]}{file.suffix}", part) for p, part in new.items()}
+    return Prepared(source, named, len(parts) - len(new), len(gaps) if source.min_rows else 0)
+
+
+def _broken_days(source: Source, content: Content, days: npt.NDArray[np.str_]) -> list[str]:
+    """What breaks the contract: of the whole file, where a day of it alone would break it too."""
+    reasons = contract_breaches(replace(source, min_rows=0), content)
+    found, counts = np.unique(days, return_counts=True)
+    if reasons and not content.breaches and set(source.schema.columns) <= set(content.found):
+        # A key may come again on another day.
+        each = (replace(content, table=content.table.filter(pa.array(days == day))) for day in found)
+        reasons = reasons if any(contract_breaches(replace(source, min_rows=0), day) for day in each) else []
+    if (few := found[counts < source.min_rows]).size:
+        reasons.append(
+            f"{few.size} day(s) have fewer than the {source.min_rows} rows of min_rows, such as {few[0]} with "
+            f"{counts[found == few[0]][0]}: leave them out, or change the source's min_rows"
+        )
+    return reasons
+
+
+def _gaps(accepted: Dataset, days: npt.NDArray[np.str_]) -> list[str]:
+    """Days without rows between the first and the last, of which nothing was accepted before."""
+    found = sorted(set(days.tolist()))
+    between = np.datetime_as_string(np.arange(found[0], found[-1], dtype="datetime64[D]"))
+    held = {file.partition for file in accepted.files(found[0], found[-1])}
+    return sorted({*between.tolist()} - held - {*found})
+
+
+def _refuse(file: Path, source: Source, reasons: list[str]) -> None:
+    if reasons:
+        raise ValueError(
+            f"{file} breaks the contract of {source.name}, and nothing of it was landed: {'; '.join(reasons)}"
+        )
 
 
 def _refuse_other_days(source: Source, file: Path, days: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,9 +128,9 @@ def _received(delivery: Delivery, fs: Any, root: str) -> bool:
     archived = (path.rsplit("/", 1)[-1] for path in fs.find(f"{root}/archive/{delivery.folder}"))
     if delivery.name in archived:
         return True
-    # A rejected file is kept as <digest>-<name>, and the digest has no dash: a longer name ending alike is no match.
+    # A rejected file is kept under its digest, as the fixed one that follows it may have the same name.
     rejected = (path.rsplit("/", 1)[-1] for path in fs.find(f"{root}/quarantine/{delivery.folder}"))
-    return any(name.partition("-")[2] == delivery.name for name in rejected)
+    return f"{sha256(delivery.payload).hexdigest()[:12]}-{delivery.name}" in rejected
 
 
 def _opened(path: Path) -> BinaryIO:

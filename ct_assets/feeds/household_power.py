@@ -144,7 +144,7 @@ FAULTS = (
         kind="no_zone",
         source="meter",
         day=date(2007, 3, 25),
-        resent="meter-resent.csv",
+        resent="meter.csv",
         expected="quarantined: moments without a time zone, on the day that clocks change; the resent file is accepted",
         damage=_without_zone,
     ),

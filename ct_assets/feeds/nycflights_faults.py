@@ -53,7 +53,7 @@ FAULTS: tuple[PlantedFault, ...] = (
         kind="truncated",
         source="weather",
         day=date(2013, 2, 10),
-        resent="weather-resent.parquet",
+        resent="weather.parquet",
         expected="quarantined: not a readable Parquet file; the resent file is accepted",
         damage=_truncated,
     ),

@@ -6,8 +6,10 @@ from typing import Literal
 
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow
 from pandera.errors import SchemaErrors
 
+from ct_assets.lake.columns import Content
 from ct_assets.lake.declaration import check_declaration
 
 
@@ -66,7 +68,8 @@ class Source:
 
     Attributes:
         name: Name of the source, its landing folder and its dataset.
-        schema: Columns, types, ranges and row rules; timestamps are `datetime64[us, UTC]`.
+        schema: Columns, types, ranges and row rules; timestamps are `datetime64[us, UTC]`. A value is stored in its
+            column's type, unchanged, or its batch is rejected.
         key: Columns that name a row, which arrives once; in a reference table, each version of it.
         description: One sentence for the asset catalog.
         owner: `team:name` or an e-mail address.
@@ -81,7 +84,8 @@ class Source:
         delimiter: Between two values of a CSV file.
         encoding: Of the text of a CSV or JSON file.
         missing: What stands for a missing value in a CSV file, such as `("", "NA")`; the empty text alone when left
-            out, as `NA` may be Namibia.
+            out, as `NA` may be Namibia. In quotes it is text.
+        infinite: Columns of floats in which an infinity is a value; in others it is rejected. NaN is no value in any.
         landing: Where its files land: an absolute path or any URL that fsspec knows, such as `s3://bucket/prefix`;
             `$CT_HOME/landing/<name>` when empty.
         table: The database table that its rows come from; None when files land by themselves.
@@ -105,6 +109,7 @@ class Source:
     delimiter: str = ","
     encoding: str = "utf-8"
     missing: tuple[str, ...] = ("",)
+    infinite: tuple[str, ...] = ()
     landing: str = ""
     table: SqlTable | None = None
     event_type: str = ""
@@ -113,20 +118,25 @@ class Source:
         check_declaration(self)
 
 
-def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
-    """Every way in which `frame` breaks the source's contract, in words; empty when it keeps it."""
+def contract_breaches(source: Source, content: Content) -> list[str]:
+    """Every way in which a file breaks its source's contract, in words; empty when it keeps it.
+
+    What is checked are the values that are stored, after the cast to the declared types, and never others.
+    """
+    declared = source.schema.columns
+    if missing := [name for name in declared if name not in content.found]:
+        found = ", ".join(content.found)
+        return [f"column(s) {', '.join(missing)} missing; found {found}: ask the sender to restore them"]
     reasons = []
-    if len(frame) < source.min_rows:
-        reasons.append(f"{len(frame)} rows; expected at least {source.min_rows}: the batch is incomplete")
-    missing = [c for c in source.schema.columns if c not in frame.columns]
-    if missing:
-        found = ", ".join(map(str, frame.columns))
-        return [*reasons, f"column(s) {', '.join(missing)} missing; found {found}: ask the sender to restore them"]
-    mixed = _wrong_kinds(source, frame)
-    if mixed:
-        return [*reasons, *mixed]
+    if content.table.num_rows < source.min_rows:
+        reasons.append(f"{content.table.num_rows} rows; expected at least {source.min_rows}: the batch is incomplete")
+    if source.schema.strict is True and (more := [name for name in content.found if name not in declared]):
+        reasons.append(f"column(s) {', '.join(more)} are not declared; expected {', '.join(declared)} alone")
+    if content.breaches:
+        return [*reasons, *content.breaches]
+    frame = _frame(content.table)
     try:
-        source.schema.validate(frame, lazy=True)
+        _checks(source.schema).validate(frame, lazy=True)
     except SchemaErrors as error:
         reasons += _in_words(error.failure_cases)
     repeated = int(frame.duplicated(list(source.key)).sum())
@@ -135,39 +145,40 @@ def contract_breaches(source: Source, frame: pd.DataFrame) -> list[str]:
     return reasons
 
 
-def _wrong_kinds(source: Source, frame: pd.DataFrame) -> list[str]:
-    """Columns of objects that are no text, such as lists or bytes, and text where something else is declared.
-
-    pandera takes any object for text, and would turn text into numbers for its own look alone.
-    """
-    kinds = {
-        name: pd.api.types.infer_dtype(frame[name], skipna=True)
-        for name in source.schema.columns
-        if frame[name].dtype == object
+def _checks(schema: pa.DataFrameSchema) -> pa.DataFrameSchema:
+    """What a contract says of values; the types are settled, and nothing is to be converted or filled in again."""
+    columns = {
+        name: pa.Column(None, column.checks, nullable=column.nullable, unique=column.unique)
+        for name, column in schema.columns.items()
     }
-    declared = {name: str(source.schema.columns[name].dtype) for name in kinds}
-    flags = [
-        f"column {name}: expected {column.dtype}; found true and false: ask the sender to convert them"
-        for name, column in source.schema.columns.items()
-        if frame[name].dtype == bool and str(column.dtype) != "bool"
-    ]
-    naive = [
-        f"column {name}: expected {column.dtype}; found moments without a time zone: ask the sender to add it"
-        for name, column in source.schema.columns.items()
-        if "UTC" in str(column.dtype)
-        and frame[name].dtype.kind == "M"
-        and not isinstance(frame[name].dtype, pd.DatetimeTZDtype)
-    ]
-    return (
-        flags
-        + naive
-        + [
-            f"column {name}: expected {'text' if declared[name] == 'object' else declared[name]}; found {kind} values: "
-            "ask the sender to convert them"
-            for name, kind in kinds.items()
-            if kind != "empty" and (kind != "string" or declared[name] != "object")
-        ]
-    )
+    return pa.DataFrameSchema(columns, schema.checks, unique=schema.unique)
+
+
+_NULLABLE = {
+    pyarrow.bool_(): pd.BooleanDtype(),
+    **{
+        getattr(pyarrow, name.lower())(): getattr(pd, f"{name}Dtype")()
+        for name in (
+            "Int8",
+            "Int16",
+            "Int32",
+            "Int64",
+            "UInt8",
+            "UInt16",
+            "UInt32",
+            "UInt64",
+        )
+    },
+}
+
+
+def _frame(table: pyarrow.Table) -> pd.DataFrame:
+    """The stored values for pandera: whole numbers and flags with gaps in types that hold both, never in floats."""
+    gaps = [f.name for f in table.schema if f.type in _NULLABLE and table[f.name].null_count]
+    frame = table.drop_columns(gaps).to_pandas() if gaps else table.to_pandas()
+    for name in gaps:
+        frame[name] = table[name].to_pandas(types_mapper=_NULLABLE.get)
+    return frame[table.column_names]
 
 
 def _in_words(cases: pd.DataFrame, examples: int = 3) -> list[str]:
@@ -175,6 +186,7 @@ def _in_words(cases: pd.DataFrame, examples: int = 3) -> list[str]:
     for (column, check), group in cases.groupby(["column", "check"], dropna=False):
         shown = ", ".join(str(v) for v in group["failure_case"].head(examples))
         rows = group["index"].dropna()
-        where = f" at {len(rows)} row(s), first {int(rows.iloc[0])}" if len(rows) else ""
+        first = ", ".join(str(int(row)) for row in rows.head(examples))
+        where = f" at {len(rows)} row(s), first {first}" if len(rows) else ""
         reasons.append(f"column {column}: expected {check}; found {shown}{where}")
     return reasons

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
-import pandera.pandas as pa
 
 from ct_assets.core.strict import unknown
-from ct_assets.lake.formats import ARROW_TYPES
+from ct_assets.lake.columns import TIMESTAMP, stored_type
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -91,20 +90,37 @@ def _name(source: "Source") -> Iterable[str]:
 
 
 def _columns(source: "Source") -> Iterable[str]:
+    seen: dict[str, str] = {}
     for name, column in source.schema.columns.items():
-        if _is_moment(column) and not str(column.dtype).endswith(", UTC]"):
-            yield f"field schema: column {name} is {column.dtype}, without UTC; expected datetime64[us, UTC]"
-    for name, column in source.schema.columns.items():
-        if not _is_moment(column) and str(column.dtype) not in ARROW_TYPES:
-            allowed = "object (text), int, float, bool or datetime64[us, UTC]"
-            yield f"field schema: column {name} is {column.dtype}; expected {allowed}"
+        if stored_type(column) is None:
+            utc = "datetime" in str(column.dtype)
+            allowed = "datetime64[us, UTC]" if utc else "object (text), int, float, bool or datetime64[us, UTC]"
+            yield f"field schema: column {name} is {column.dtype}{', without UTC' if utc else ''}; expected {allowed}"
+        if column.parsers or column.default is not None:
+            yield f"field schema: column {name} has a parser or default; expected none: values are stored as they come"
+        if (first := seen.setdefault(name.casefold(), name)) != name:
+            yield f"field schema: columns {first} and {name} differ by case only; SQL takes them for one: rename one"
+    if source.schema.parsers:
+        yield "field schema: has a parser; expected none: rows are stored as they come"
     known = source.schema.columns.get("known_at")
     if known is None:
-        yield "field schema: column known_at is missing; expected the moment each row became known, in UTC"
-    elif not _is_moment(known):
+        yield "field schema: column known_at is missing; expected the timestamp at which each row became known, in UTC"
+    elif stored_type(known) != TIMESTAMP:
         yield f"field schema: column known_at is {known.dtype}; expected datetime64[us, UTC]"
     elif known.nullable:
-        yield "field schema: column known_at is nullable; every row became known at some moment"
+        yield "field schema: column known_at is nullable; every row became known at some time"
+    yield from _infinite(source)
+
+
+def _infinite(source: "Source") -> Iterable[str]:
+    if isinstance(source.infinite, str):
+        yield f"field infinite: found the text {source.infinite!r}; expected a tuple, such as ({source.infinite!r},)"
+        return
+    for name in source.infinite:
+        if name not in source.schema.columns:
+            yield f"field infinite: {unknown('column', name, source.schema.columns)}"
+        elif "float" not in str(source.schema.columns[name].dtype).lower():
+            yield f"field infinite: column {name} is {source.schema.columns[name].dtype}; expected a float"
 
 
 def _key(source: "Source") -> Iterable[str]:
@@ -219,7 +235,3 @@ def _events(source: "Source") -> Iterable[str]:
 def _nearest_zone(name: str) -> str:
     near = get_close_matches(name, zoneinfo.available_timezones(), n=1)
     return f"unknown time zone {name!r}{f', did you mean {near[0]!r}?' if near else ';'} expected one such as 'UTC'"
-
-
-def _is_moment(column: pa.Column) -> bool:
-    return "datetime" in str(column.dtype)

@@ -1,100 +1,206 @@
 """What landing files may be: Parquet, Arrow, CSV and JSON lines, each read into the types of its source's contract."""
 
+import csv
 import io
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc_csv
-import pyarrow.json as pc_json
 import pyarrow.parquet as pq
+
+from ct_assets.lake.columns import Content, fit, fit_arrow
+from ct_assets.lake.texts import fit_text, fit_timestamps, fit_values
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
 
-ARROW_TYPES: Mapping[str, pa.DataType] = {
-    "float64": pa.float64(),
-    "int64": pa.int64(),
-    "bool": pa.bool_(),
-    "object": pa.string(),
-}
-"""Arrow's type for a type of a contract; timestamps are apart."""
 DELIMITERS = (",", ";", "\t", "|")
 """What usually stands between the values of a CSV file."""
-MOMENT = pa.timestamp("us", "UTC")
-_ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})$")
+_END = "<end of the file>"
+"""A last row of a CSV file that is added to it: inside quotes that nobody closed it is no row."""
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+_LARGEST_BLOCK = 2**31 - 2
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class UnreadableError(ValueError):
     """A file that is not what its source sends."""
 
 
-def read(source: "Source", payload: bytes) -> pa.Table:
+def read(source: "Source", payload: bytes) -> Content:
     """Read a landing file.
 
     Args:
-        source: Says the format, and the types of the columns where the format has none.
+        source: Says the format and the types of the columns.
         payload: The file.
 
     Returns:
-        The rows with the file's own columns; those of the contract have its types.
+        The declared columns in their types, and the values that these do not have.
 
     Raises:
-        UnreadableError: The file is not whole, or of another format, or a moment in it has no time zone.
+        UnreadableError: The file is not whole, or of another format, or its columns cannot be told apart.
     """
     try:
-        table = _READERS[source.format](source, payload)
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        what = {"parquet": "Parquet", "arrow": "Arrow", "csv": "CSV", "json": "JSON lines"}[source.format]
-        advice = "; or, if that stands for a missing value, name it in the source's `missing`"
+        return _READERS[source.format](source, payload)
+    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
+        raise UnreadableError(f"{_WHAT[source.format]} ({error}){_ADVICE[source.format]}") from error
+
+
+_WHAT = {
+    "parquet": "not a whole Parquet file",
+    "arrow": "not a whole Arrow file",
+    "csv": "not a CSV file as it was declared",
+    "json": "not a file of JSON lines as it was declared",
+}
+_ADVICE = {
+    "parquet": "; it was cut off or is something else: ask the sender to resend it",
+    "arrow": "; it was cut off or is something else: ask the sender to resend it",
+    "csv": ": ask the sender, or change the source's `delimiter` or `encoding`",
+    "json": ": ask the sender, or change the source's `encoding`",
+}
+
+
+def _parquet(source: "Source", payload: bytes) -> Content:
+    # Spark's old timestamps reach farther than nanoseconds.
+    file = pq.ParquetFile(pa.BufferReader(payload), coerce_int96_timestamp_unit="us")
+    found = file.schema_arrow.names
+    _refuse_twins(source, found)
+    wanted = [name for name in source.schema.columns if name in found]
+    return _typed(source, found, file.read(columns=wanted, use_threads=False))
+
+
+def _arrow(source: "Source", payload: bytes) -> Content:
+    whole = payload.startswith(b"ARROW1")
+    if not whole and not payload.endswith(_STREAM_END):
+        raise OSError(f"its {len(payload)} bytes do not end as a stream does")
+    with (pa.ipc.open_file if whole else pa.ipc.open_stream)(pa.BufferReader(payload)) as reader:
+        table = reader.read_all()
+    _refuse_twins(source, table.column_names)
+    wanted = [name for name in source.schema.columns if name in table.column_names]
+    return _typed(source, table.column_names, table.select(wanted))
+
+
+def _typed(source: "Source", found: Sequence[str], table: pa.Table) -> Content:
+    table.validate(full=True)
+    return fit(source.schema, found, lambda name: table[name].combine_chunks(), fit_arrow, source.infinite)
+
+
+def _csv(source: "Source", payload: bytes) -> Content:
+    text = payload if source.encoding == "utf-8" else payload.decode(source.encoding).encode()
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8-sig", newline=""), delimiter=source.delimiter)
+    found = next((row for row in reader if row), [])
+    if not found:
+        raise UnreadableError("an empty file; expected at least a line with the names of the columns")
+    other = [mark for mark in DELIMITERS if mark != source.delimiter and mark in found[0]]
+    if len(found) == 1 < len(source.schema.columns) and other:
         raise UnreadableError(
-            f"not a whole {what} file of {len(payload)} bytes ({error}); it was cut off or is something else: ask the "
-            "sender to resend it" + (advice if source.format == "csv" else "")
-        ) from error
-    if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
-        raise UnreadableError(f"column(s) {', '.join(twice)} are there twice: ask the sender to name each once")
-    return table if source.format in ("parquet", "arrow") else _with_moments(source, table)
-
-
-def _parquet(_source: "Source", payload: bytes) -> pa.Table:
-    return pq.read_table(io.BytesIO(payload))
-
-
-def _arrow(_source: "Source", payload: bytes) -> pa.Table:
-    opened = pa.ipc.open_file if payload.startswith(b"ARROW1") else pa.ipc.open_stream
-    with opened(io.BytesIO(payload)) as reader:
-        return reader.read_all()
-
-
-def _csv(source: "Source", payload: bytes) -> pa.Table:
+            f"its one column is called {found[0]!r}, and `delimiter` is {source.delimiter!r}; expected columns: the "
+            f"file's looks like {other[0]!r}"
+        )
+    _refuse_twins(source, found)
+    wanted = [name for name in source.schema.columns if name in found] or found[:1]
+    text = b"%b\n%b\n" % (text, source.delimiter.join([_END] * len(found)).encode())
     table = pc_csv.read_csv(
-        io.BytesIO(payload),
-        read_options=pc_csv.ReadOptions(encoding=source.encoding),
+        io.BytesIO(text),
+        # A record may be as long as the file.
+        read_options=pc_csv.ReadOptions(use_threads=False, block_size=min(len(text), _LARGEST_BLOCK)),
         parse_options=pc_csv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True),
         convert_options=pc_csv.ConvertOptions(
-            column_types=_plain_types(source), null_values=list(source.missing), strings_can_be_null=True
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=wanted,
+            null_values=list(source.missing),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         ),
     )
-    found = [mark for mark in DELIMITERS if mark != source.delimiter and mark in table.column_names[0]]
-    if table.num_columns == 1 < len(source.schema.columns) and found:
-        raise UnreadableError(
-            f"its one column is called {table.column_names[0]!r}, and `delimiter` is {source.delimiter!r}; expected "
-            f"columns: the file's looks like {found[0]!r}"
-        )
-    return table
+    table, last = table.slice(0, table.num_rows - 1), table.slice(table.num_rows - 1).to_pylist()
+    if last != [dict.fromkeys(wanted, _END)]:
+        raise UnreadableError("a quotation mark is not closed: the file was cut off, or has one too many: ask for it")
+    return fit(
+        source.schema, found, lambda name: table[name].combine_chunks(), fit_text(source.missing), source.infinite
+    )
 
 
-def _json(source: "Source", payload: bytes) -> pa.Table:
-    text = payload.decode(source.encoding).encode()
-    schema = pa.schema(list(_plain_types(source).items()))
-    return pc_json.read_json(io.BytesIO(text), parse_options=pc_json.ParseOptions(explicit_schema=schema))
+def _json(source: "Source", payload: bytes) -> Content:
+    rows = [row for _, _, row in json_objects(source, payload)]
+    seen = dict.fromkeys(name for row in rows for name in row)
+    # What no line has is missing in all of them.
+    found = [*seen, *(name for name in source.schema.columns if name not in seen)]
+    _refuse_twins(source, found)
+    return fit(source.schema, found, lambda name: [row.get(name) for row in rows], fit_values, source.infinite)
 
 
-_READERS: Mapping[str, Callable[["Source", bytes], pa.Table]] = {
+def json_objects(source: "Source", payload: bytes) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """The objects of a file, each with its place and its text.
+
+    Raises:
+        UnreadableError: There is something else between them, or one has a declared field twice.
+    """
+    text = payload.decode(source.encoding).removeprefix("\ufeff")
+    place = _after_space(text, 0)
+    while place < len(text):
+        try:
+            row, end = _DECODER.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise UnreadableError(_json_error(text, error)) from error
+        except RecursionError as error:
+            raise UnreadableError(f"line {_line(text, place)} is nested too deeply; expected a flat object") from error
+        if not isinstance(row, dict):
+            raise UnreadableError(
+                f"line {_line(text, place)} holds {text[place : place + 40]!r}; expected a JSON object on each line"
+            )
+        if isinstance(row, _Twice) and (twice := sorted(row.names & set(source.schema.columns))):
+            raise UnreadableError(
+                f"line {_line(text, place)} has the field(s) {', '.join(twice)} twice: ask the sender to name each once"
+            )
+        yield place, text[place:end], row
+        place = _after_space(text, end)
+
+
+def _json_error(text: str, error: json.JSONDecodeError) -> str:
+    where = f"line {error.lineno}, character {error.colno}"
+    if not text[error.pos :].strip() or error.msg.startswith("Unterminated string"):
+        return f"the file ends within an object, at {where}: it was cut off; ask the sender to resend it"
+    return f"{where} is no JSON ({error.msg}): {text[error.pos : error.pos + 40]!r}; ask the sender to fix it"
+
+
+class _Twice(dict[str, Any]):
+    """An object that has a field twice."""
+
+    names: set[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        row = _Twice(row)
+        row.names = {name for name in row if names.count(name) > 1}
+    return row
+
+
+def _whole(digits: str) -> int | float:
+    # Python reads no number of more than some thousand digits.
+    return int(digits) if len(digits) < 1000 else float(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole)
+
+
+def _after_space(text: str, place: int) -> int:
+    space = _SPACE.match(text, place)
+    return space.end() if space else place
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
+
+
+_READERS: Mapping[str, Callable[["Source", bytes], Content]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "csv": _csv,
@@ -102,56 +208,40 @@ _READERS: Mapping[str, Callable[["Source", bytes], pa.Table]] = {
 }
 
 
-def _plain_types(source: "Source") -> dict[str, pa.DataType]:
-    """Types of the columns in a file of text, where a moment is text too."""
-    return {name: ARROW_TYPES.get(str(column.dtype), pa.string()) for name, column in source.schema.columns.items()}
+def _refuse_twins(source: "Source", found: Sequence[str]) -> None:
+    """Two names that a declared column could mean; SQL does not tell upper from lower case."""
+    declared = {name.casefold(): name for name in source.schema.columns}
+    for name in found:
+        column = declared.get(name.casefold())
+        if column is not None and found.count(name) > 1:
+            raise UnreadableError(f"column(s) {name} are there twice: ask the sender to name each once")
+        if column is not None and name != column and column in found:
+            raise UnreadableError(
+                f"columns {column} and {name} differ by case only, and SQL takes them for one: ask the sender to "
+                "rename the second"
+            )
 
 
-def _with_moments(source: "Source", table: pa.Table) -> pa.Table:
-    for name, column in source.schema.columns.items():
-        if "datetime" not in str(column.dtype) or name not in table.column_names:
-            continue
-        try:
-            found = moments(name, table[name].to_pandas())
-        except ValueError as error:
-            raise UnreadableError(f"{error}: ask the sender") from error
-        table = table.set_column(table.column_names.index(name), name, pa.array(found, MOMENT))
-    return table
-
-
-def moments(name: str, values: pd.Series, zone: str = "") -> pd.Series:
-    """Moments in microseconds UTC.
+def moments(name: str, values: Iterable[Any], zone: str = "") -> pa.Array:
+    """Timestamps in microseconds UTC, of a database's values.
 
     Args:
-        name: Column that is told in an error.
-        values: Text in ISO 8601, or timestamps.
-        zone: Time zone of those that say none; empty: they are an error. Of an hour that comes twice when the clocks
-            are set back, the later one is meant: nothing is known before it was.
+        name: Column that an error names.
+        values: Text in ISO 8601, dates or timestamps; None where there is none.
+        zone: Time zone of those that say none; empty: they are an error.
 
     Raises:
-        ValueError: A value is no moment, or has no time zone.
+        ValueError: A value is no timestamp, or has no time zone.
     """
-    text = values.map(_iso, na_action="ignore").astype(object)
-    written = text[text.notna()]
-    naive = ~written.str.contains(_ZONE) if len(written) else written.astype(bool)
-    if naive.any() and not zone:
-        raise ValueError(
-            f"column {name}: {int(naive.sum())} moment(s) without a time zone, such as {written[naive].iloc[0]!r}; "
-            "expected ISO 8601 with one, such as '2013-03-01T15:00:00Z'"
-        )
-    try:
-        found = pd.Series(pd.NaT, values.index, dtype="datetime64[us, UTC]")
-        zoned = pd.to_datetime(written[~naive], format="ISO8601", utc=True)
-        found[zoned.index] = zoned.astype("datetime64[us, UTC]")
-        if naive.any():
-            once = np.zeros(int(naive.sum()), dtype=bool)
-            local = pd.to_datetime(written[naive], format="ISO8601")
-            local = local.dt.tz_localize(zone, ambiguous=once, nonexistent="shift_forward")
-            found[local.index] = local.dt.tz_convert("UTC").astype("datetime64[us, UTC]")
-    except ValueError as error:
-        raise ValueError(f"column {name}: not a moment in ISO 8601 ({error})") from error
-    return found
+    text = pa.array([None if value is None else _iso(value) for value in values], pa.string())
+    fitted = fit_timestamps(text, zone)
+    if not fitted.bad.any():
+        return fitted.array
+    found = f"{int(fitted.bad.sum())} value(s), such as {text.filter(pa.array(fitted.bad))[0].as_py()!r},"
+    if fitted.kind:
+        raise ValueError(f"column {name}: {found} without a time zone; expected one, such as '2013-03-01T15:00:00Z'")
+    raise ValueError(f"column {name}: {found} are no timestamp in ISO 8601, such as '2013-03-01T15:00:00Z'")
 
 
-def _iso(value: object) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)
+def _iso(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value).strip()

@@ -5,30 +5,24 @@ met again is recognized by its digest and only its move is finished.
 """
 
 import hashlib
-import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+import pandera.pandas as pn
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from ct_assets.core.drift import upstream_change
-from ct_assets.core.profile import Profile, profile
+from ct_assets.lake import stability
+from ct_assets.lake.columns import TIMESTAMP, Content
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE, Dataset
-from ct_assets.lake.formats import ARROW_TYPES, UnreadableError, read
+from ct_assets.lake.engine import fetch, quoted
+from ct_assets.lake.formats import UnreadableError, read
 from ct_assets.lake.lake import Lake
-from ct_assets.lake.landing import Landed, Landing
-from ct_assets.lake.paths import write_atomically
-
-MAX_NAME = 200
-"""Longest name of a landing file, in bytes, that is kept as it is."""
-
-HISTORY_DAYS = 14
-"""How many earlier arrival days a batch is compared with."""
+from ct_assets.lake.landing import Landed, Landing, kept_folder, shortened
+from ct_assets.lake.quarantine import Quarantine, rejected
 
 
 @dataclass(frozen=True)
@@ -54,239 +48,175 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
 
     Returns:
         One `Batch` a file, in name order. Nothing is dropped: accepted and duplicate files move to `archive/`,
-        rejected ones to `quarantine/`, each next to its reasons.
+        rejected ones to `quarantine/`, each next to its reasons; one that is being written to stays.
     """
     landing = Landing(lake.home, source)
-    batches, rejected = [], []
+    batches = []
     for name in landing.names(partition):
         landed = landing.read(partition, name)
-        batch = _take_in(lake, source, landing, landed)
-        batches.append(batch)
-        if batch.status == "quarantined":
-            rejected.append((landed, batch))
-    # Last, so that each note lists what was accepted beside it.
-    for landed, batch in rejected:
-        _quarantine(lake, landing, landed, batch)
+        if landed is not None:
+            batches.append(_take_in(lake, source, landing, landed))
     if source.daily and batches:
         landing.tidy(partition)
     return batches
 
 
 def open_rejections(lake: Lake, source: Source, partition: str) -> list[str]:
-    """Why the contract of a partition is broken: rejected files that nothing accepted later has made up for.
+    """Why the contract of a partition is broken: rejected files whose rows have not come, and that nobody closed.
 
     Returns:
         One line per reason, with the file's name. A file that was moved out of quarantine by hand no longer counts.
     """
-    held = {f.digest for f in lake.dataset(source.name).partition(partition)}
-    found = sorted(_quarantined(lake.home, source.name, partition).glob("*.json"))
-    notes = [json.loads(note.read_text()) for note in found if note.with_suffix("").exists()]
-    return [
-        f"{note['file']}: {reason}" for note in notes if held <= set(note["accepted"]) for reason in note["reasons"]
-    ]
+    found = Quarantine(lake.home, source).open(lake.dataset(source.name), partition)
+    return [f"{rejection.file} ({rejection.id}): {reason}" for rejection in found for reason in rejection.reasons]
+
+
+def judge(lake: Lake, source: Source, partition: str, content: Content) -> tuple[pa.Table, list[str]]:
+    """Hold a file against its contract and against what has been accepted before.
+
+    Returns:
+        The rows that it would add to the lake, and every reason to reject it.
+    """
+    dataset, table = lake.dataset(source.name), content.table
+    if reasons := contract_breaches(source, content):
+        return table, reasons
+    if not source.daily:
+        new, rewritten = _news(lake, dataset, source, table)
+        return new, rewritten or _ahead_of_time(table)
+    reasons = _other_days(partition, table) or _repetitions(lake, dataset, source, partition, table)
+    if not reasons and source.stable:
+        reasons = stability.surprises(dataset, source, partition, table)
+    return table, reasons
+
+
+def released(source: Source) -> Source:
+    """The contract for a batch that a person released: types, keys and days are not open to judgement."""
+    columns = {name: pn.Column(c.dtype, nullable=c.nullable) for name, c in source.schema.columns.items()}
+    return replace(source, schema=pn.DataFrameSchema(columns), min_rows=0, stable=())
 
 
 def _take_in(lake: Lake, source: Source, landing: Landing, landed: Landed) -> Batch:
-    """Accept a file or recognize it; one to be rejected is only judged."""
+    """Accept a file, recognize or reject it."""
     partition, name, payload = landed.partition, landed.name, landed.payload
     digest = hashlib.sha256(payload).hexdigest()
-    dataset = lake.dataset(source.name)
+    dataset, quarantine = lake.dataset(source.name), Quarantine(lake.home, source)
     archived = _archived(lake.home, source.name, partition, name, digest)
     known = {f.digest: f for f in dataset.partition(partition)}.get(digest)
     if known:
         # A file that is stored but not yet archived was interrupted between the two, and is no second delivery.
         interrupted = known.name == name and (not archived.exists() or landing.was_moving(landed, archived))
+        if interrupted:
+            quarantine.settle(dataset, partition, name, read(source, payload).table)
         _move(landing, landed, archived)
-        status: Literal["accepted", "duplicate"] = "accepted" if interrupted else "duplicate"
-        return Batch(source.name, partition, name, digest, status, known.rows)
-    table, reasons = _read(source, payload)
-    rows = table.num_rows if table is not None else 0
-    rewritten: list[str] = []
-    if table is not None:
-        reasons = contract_breaches(source, table.to_pandas())
-    if table is not None and not reasons:
-        table = _conform(source, table)
-        if not source.daily:
-            table, rewritten = _news(dataset, source, table)
-        reasons = (
-            rewritten
-            or _ahead_of_time(source, table)
-            or _other_days(source, partition, table)
-            or _surprises(dataset, source, partition, table)
-            or _repetitions(dataset, source, partition, table)
-        )
-    if table is None or reasons:
+        return Batch(source.name, partition, name, digest, "accepted" if interrupted else "duplicate", known.rows)
+    by_hand = quarantine.is_released(partition, digest)
+    try:
+        content = read(source, payload)
+        table, reasons = judge(lake, released(source) if by_hand else source, partition, content)
+    except UnreadableError as error:
+        content, reasons = None, [str(error)]
+    if content is None or reasons:
+        rows = content.table.num_rows if content else 0
+        rejection = rejected(source, partition, name, digest, rows, tuple(reasons), dataset)
+        quarantine.note(rejection)
+        _move(landing, landed, quarantine.path(rejection))
         return Batch(source.name, partition, name, digest, "quarantined", rows, tuple(reasons))
     if source.stable:
-        _store_profile(dataset, source, partition, digest, table)
+        stability.remember(dataset, source, partition, digest, table, afresh=by_hand)
     dataset.write(partition, table, digest, name=name, append=True)
+    quarantine.settle(dataset, partition, name, content.table)
     _move(landing, landed, archived)
-    return Batch(source.name, partition, name, digest, "accepted", rows)
+    return Batch(source.name, partition, name, digest, "accepted", table.num_rows)
 
 
-def _read(source: Source, payload: bytes) -> tuple[pa.Table | None, list[str]]:
-    try:
-        return read(source, payload), []
-    except UnreadableError as error:
-        return None, [str(error)]
-
-
-def _conform(source: Source, table: pa.Table) -> pa.Table:
-    """The contract's columns in its order, timestamps in microseconds UTC, text in the one form of text."""
-    table = table.select(list(source.schema.columns))
-    declared = {name: str(column.dtype) for name, column in source.schema.columns.items()}
-    fields = [pa.field(column.name, _stored_type(column.type, declared[column.name])) for column in table.schema]
-    return table.cast(pa.schema(fields))
-
-
-def _stored_type(kind: pa.DataType, declared: str) -> pa.DataType:
-    if pa.types.is_null(kind):
-        # A column without any value says nothing of its type.
-        return ARROW_TYPES.get(declared, pa.timestamp("us", "UTC") if "datetime" in declared else pa.string())
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", "UTC")
-    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
-    return pa.string() if is_text else kind
-
-
-def _other_days(source: Source, partition: str, table: pa.Table) -> list[str]:
+def _other_days(partition: str, table: pa.Table) -> list[str]:
     """Rows that did not become known on their arrival day: features would never see them, or see the future."""
-    if not source.daily or "known_at" not in table.column_names:
-        return []
     start = pd.Timestamp(partition, tz="UTC")
-    known = table["known_at"].to_pandas()
-    outside = known[(known < start) | (known >= start + pd.Timedelta(days=1))]
-    if outside.empty:
+    early, late = pa.scalar(start, TIMESTAMP), pa.scalar(start + pd.Timedelta(days=1), TIMESTAMP)
+    known = table["known_at"]
+    outside = known.filter(pc.or_(pc.less(known, early), pc.greater_equal(known, late)))
+    if not len(outside):
         return []
     return [
-        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), such as {outside.iloc[0]}; expected "
-        "rows that became known on the day of their folder: land them in the right one, or mend the sender's clock"
+        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), such as {outside[0]}; expected rows "
+        "that became known on the day of their folder: land them in the right one, or fix the sender's clock"
     ]
 
 
-def _surprises(dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
-    """Columns declared stable that moved overnight: a change at the sender, such as another unit."""
-    history = _history(dataset, partition) if source.stable else None
-    if history is None:
+def _ahead_of_time(table: pa.Table) -> list[str]:
+    """Rows of a reference table that claim to be known in the future: online they would hide every true one."""
+    known = table["known_at"]
+    tomorrow = pa.scalar(pd.Timestamp.now("UTC").floor("us") + pd.Timedelta(days=1), TIMESTAMP)
+    ahead = known.filter(pc.greater(known, tomorrow))
+    if not len(ahead):
         return []
-    batch = profile(table.select(list(source.stable)).to_pandas(), None)
-    return [change.detail for change in upstream_change(history, batch, list(source.stable))]
+    return [
+        f"column known_at: {len(ahead)} row(s) lie in the future, such as {ahead[0]}; expected times that have "
+        "passed: fix the sender's clock"
+    ]
 
 
-def _repetitions(dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
+def _repetitions(lake: Lake, dataset: Dataset, source: Source, partition: str, table: pa.Table) -> list[str]:
     """Rows that an earlier batch of the day has brought already; taken in again, they would count twice."""
-    reasons = []
-    keys = table.select(list(source.key))
-    for file in dataset.partition(partition) if source.daily else []:
-        (path,) = dataset.paths([file])
-        known = pq.read_table(path, columns=list(source.key))
-        if repeated := keys.join(known, list(source.key), join_type="left semi").num_rows:
-            reasons.append(
-                f"{repeated} rows have a key {', '.join(source.key)} that {file.name} brought already; expected "
-                "new rows: ask the sender for those that are missing"
-            )
-    return reasons
+    names = {path: f.name for f in dataset.partition(partition) for path in dataset.paths([f])}
+    if not names:
+        return []
+    same = " AND ".join(f"held.{quoted(name)} = batch.{quoted(name)}" for name in source.key)
+    with lake.connect() as connection:
+        connection.register("batch", table.select(list(source.key)))
+        found = fetch(
+            connection,
+            f"SELECT held.filename AS path, count(*) AS rows FROM read_parquet({list(names)!r}, filename=true) AS held "
+            f"SEMI JOIN batch ON {same} GROUP BY ALL ORDER BY ALL",
+        ).to_pylist()
+    return [
+        f"{each['rows']} rows have a key {', '.join(source.key)} that {names[each['path']]} brought already; expected "
+        "new rows: ask the sender for those that are missing"
+        for each in found
+    ]
 
 
-def _news(dataset: Dataset, source: Source, table: pa.Table) -> tuple[pa.Table, list[str]]:
+def _news(lake: Lake, dataset: Dataset, source: Source, table: pa.Table) -> tuple[pa.Table, list[str]]:
     """The rows of a reference table that are not held yet; one that is sent again whole brings what changed.
 
-    What was known at a moment stays as it was: a row that changes comes with a later `known_at`.
+    What was known at a time stays as it was: a row that changes comes with a later `known_at`.
     """
     paths = dataset.paths(dataset.partition(WHOLE))
     if not paths:
         return table, []
-    known = pd.concat([pq.read_table(path).to_pandas() for path in paths])
-    batch = table.to_pandas()
-    columns = list(batch.columns)
-    new = batch.merge(known.drop_duplicates(), "left", columns, indicator=True)["_merge"].eq("left_only").to_numpy()
-    key = list(source.key)
-    newest = known.groupby(key, as_index=False)["known_at"].max()
-    changed = batch[new].merge(newest, on=key, suffixes=("", "_held"))
-    rewritten = changed[changed["known_at"] <= changed["known_at_held"]]
-    reasons = (
-        [
-            f"{len(rewritten)} row(s) differ from what is held and are not known later than that, the first for "
-            f"{', '.join(str(rewritten.iloc[0][c]) for c in key)}; expected a later known_at for a row that changed: "
-            "stamp it with the moment of the change"
-        ]
-        if len(rewritten)
-        else []
-    )
-    return table.filter(pa.array(new)), reasons
-
-
-def _ahead_of_time(source: Source, table: pa.Table) -> list[str]:
-    """Rows of a reference table that claim to be known in the future: online they would hide every true one."""
-    if source.daily or "known_at" not in table.column_names:
-        return []
-    known = table["known_at"].to_pandas()
-    ahead = known[known > pd.Timestamp.now("UTC") + pd.Timedelta(days=1)]
-    if ahead.empty:
-        return []
-    return [
-        f"column known_at: {len(ahead)} row(s) lie in the future, such as {ahead.iloc[0]}; expected moments that have "
-        "passed: mend the sender's clock"
+    same = " AND ".join(f"held.{quoted(c)} IS NOT DISTINCT FROM batch.{quoted(c)}" for c in table.column_names)
+    key = ", ".join(map(quoted, source.key))
+    number = "row number in the batch"
+    with lake.connect() as connection:
+        connection.register("batch", table.append_column(number, pa.array(range(table.num_rows), pa.int64())))
+        # What is held may lack a column that was declared since.
+        connection.register("declared", table.schema.empty_table())
+        found = fetch(
+            connection,
+            f"WITH held AS (FROM declared UNION ALL BY NAME FROM read_parquet({paths!r}, union_by_name=true)), "
+            f"news AS (SELECT * FROM batch ANTI JOIN held ON {same}), "
+            f"newest AS (SELECT {key}, max(known_at) AS held_at FROM held GROUP BY ALL) "
+            f"SELECT {quoted(number)} AS number, coalesce(known_at <= held_at, false) AS rewritten "
+            f"FROM news LEFT JOIN newest USING ({key}) ORDER BY 1",
+        )
+    new = table.take(found["number"])
+    rewritten = new.filter(found["rewritten"])
+    if not rewritten.num_rows:
+        return new, []
+    first = ", ".join(str(rewritten[name][0].as_py()) for name in source.key)
+    return new, [
+        f"{rewritten.num_rows} row(s) differ from what is held and are not known later than that, the first for "
+        f"{first}; expected a later known_at for a row that changed: stamp it with the time of the change"
     ]
-
-
-def _history(dataset: Dataset, partition: str) -> Profile | None:
-    first = (pd.Timestamp(partition) - pd.Timedelta(days=HISTORY_DAYS)).date().isoformat()
-    paths = [
-        _profile_path(dataset, f.partition, f.digest)
-        for f in dataset.files(first, partition)
-        if f.partition < partition
-    ]
-    profiles = [Profile.from_json(p.read_text()) for p in paths if p.exists()]
-    return Profile.merged(profiles) if profiles else None
-
-
-def _store_profile(dataset: Dataset, source: Source, partition: str, digest: str, table: pa.Table) -> None:
-    content = profile(table.select(list(source.stable)).to_pandas(), None).to_json()
-    write_atomically(_profile_path(dataset, partition, digest), content.encode())
-
-
-def _profile_path(dataset: Dataset, partition: str, digest: str) -> Path:
-    return dataset.root / partition / f"{digest[:32]}.profile.json"
-
-
-def _quarantine(lake: Lake, landing: Landing, landed: Landed, batch: Batch) -> None:
-    # The note has the whole name.
-    target = _quarantined(lake.home, batch.source, batch.partition) / f"{batch.digest[:12]}-{_short(batch.name)}"
-    note = {
-        "source": batch.source,
-        "partition": batch.partition,
-        "file": batch.name,
-        "digest": batch.digest,
-        "rows": batch.rows,
-        "reasons": list(batch.reasons),
-        "accepted": [f.digest for f in lake.dataset(batch.source).partition(batch.partition)],
-    }
-    write_atomically(target.with_name(target.name + ".json"), json.dumps(note, indent=2).encode())
-    _move(landing, landed, target)
 
 
 def _archived(home: Path, source: str, partition: str, name: str, digest: str) -> Path:
     """Where a file is kept; under its digest too when another one of its name is there already."""
-    target = _folder(home / "archive", source, partition) / name
-    if _short(name) != name or (target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != digest):
-        target = target.with_name(f"{digest[:12]}-{_short(name)}")
+    target = kept_folder(home / "archive", source, partition) / name
+    if shortened(name) != name or (target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != digest):
+        target = target.with_name(f"{digest[:12]}-{shortened(name)}")
     return target
-
-
-def _short(name: str) -> str:
-    """A name that the file system takes with what is put around it here; a bucket takes longer ones."""
-    encoded = os.fsencode(name)
-    return name if len(encoded) <= MAX_NAME else encoded[-60:].decode(errors="ignore")
-
-
-def _quarantined(home: Path, source: str, partition: str) -> Path:
-    return _folder(home / "quarantine", source, partition)
 
 
 def _move(landing: Landing, landed: Landed, target: Path) -> None:
     landing.move(landed, target)
-
-
-def _folder(root: Path, source: str, partition: str) -> Path:
-    return root / source if partition == WHOLE else root / source / partition

@@ -3,7 +3,9 @@
 A look reads, in the order of the cursor column, from the last row that it landed up to the newest row that was there
 one `lag` ago. Whatever got a cursor value up to that one has been committed meanwhile, however the transactions
 overlapped; so nothing appears behind the place where the next look begins, but rows with the very same value, which
-are told apart by a digest. Deleted rows are not noticed.
+are recognized by a digest. A cursor on a local clock goes back with it: while that is near, a look begins at the value
+that the clock will be set back to, and the rows that it has had are recognized in the same way. Deleted rows are not
+noticed.
 """
 
 import hashlib
@@ -16,24 +18,29 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ct_assets.core.strict import unknown
+from ct_assets.lake.columns import TIMESTAMP, stored_schema
 from ct_assets.lake.contract import Source, SqlTable
 from ct_assets.lake.dataset import WHOLE
-from ct_assets.lake.formats import ARROW_TYPES, MOMENT, moments
+from ct_assets.lake.formats import moments
 from ct_assets.lake.landing import Landing
 from ct_assets.lake.outbox import Outbox, Outgoing
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+
+_SET_BACK = 4 * 60
+"""Minutes that a clock is set back at most."""
 
 
 class TableError(ValueError):
@@ -88,23 +95,62 @@ def look(home: Path, source: Source, now: float | None = None) -> Look:
 
 def _take(outbox: Outbox, source: Source, table: SqlTable, position: dict[str, Any], now: float) -> Look:
     after = _decoded(position["after"]) if "after" in position else None
-    at = set(position.get("at", ()))
+    first = _first_to_come(source, table, after)
+    at = {digest: _decoded(value) for digest, value in position.get("at", ())}
     with closing(_Table(source, table)) as database:
         # A look that seems to lie ahead was noted before the clock was set back.
         before = [top for top in position.get("tops", ()) if top[0] <= now]
         tops = [*before, [now, _encoded(database.top())]]
         settled, tops = _settled(tops, now - table.lag.total_seconds())
-        rows = database.rows(after, _decoded(settled), at) if settled is not None else []
+        rows = database.rows(first, _decoded(settled), set(at)) if settled is not None else []
     more = len(rows) >= table.batch_rows
     number = position.get("number", 0) + bool(rows)
     files = _files(source, table, rows, number)
     if rows:
         last = rows[-1][table.cursor]
-        at = {_digest(source, row) for row in rows if row[table.cursor] == last} | (at if last == after else set())
-        after = last
-    noted = {"number": number, "looked_at": now, "more": more, "tops": tops, "at": sorted(at)}
+        after = last if after is None else max(after, last)
+        first = _first_to_come(source, table, after)
+        at = {d: v for d, v in [*at.items(), *((_digest(source, r), r[table.cursor]) for r in rows)] if v >= first}
+    kept = [[digest, _encoded(value)] for digest, value in sorted(at.items())]
+    noted = {"number": number, "looked_at": now, "more": more, "tops": tops, "at": kept}
     outbox.commit(noted | ({} if after is None else {"after": _encoded(after)}), files)
     return Look(len(rows), len(files), number, more)
+
+
+def _first_to_come(source: Source, table: SqlTable, after: Any) -> Any:
+    """The least cursor value of a row that is yet to come, when the newest one so far had `after`.
+
+    That value itself, but on a clock that is about to be set back, or just was: its own time is not known, and the
+    hour comes, or came, a second time.
+
+    Raises:
+        TableError: The clock is one that the source does not name.
+    """
+    clock = after
+    if isinstance(after, str):
+        try:
+            clock = datetime.fromisoformat(after)
+        except ValueError:
+            return after
+        if clock.tzinfo is not None and not after.endswith(("Z", "+00:00", "+00")):
+            raise TableError(
+                f"source {source.name!r}, its table: column {table.cursor} is text such as {after!r}, whose order is "
+                "not that of time; expected a timestamp: cast it in table.query"
+            )
+    if not isinstance(clock, datetime) or clock.tzinfo is not None:
+        return after
+    if not table.zone:
+        raise TableError(
+            f"source {source.name!r}, its table: column {table.cursor} holds timestamps without a time zone, such as "
+            f"{clock}; expected the zone in table.zone, as a clock may be set back"
+        )
+    zone = ZoneInfo(table.zone)
+    since = clock.replace(second=0, microsecond=0, tzinfo=zone).astimezone(UTC)
+    later = ((since + timedelta(minutes=1 + n)).astimezone(zone).replace(tzinfo=None) for n in range(_SET_BACK))
+    least = min(later)
+    if least >= clock:
+        return after
+    return least if isinstance(after, datetime) else least.isoformat(after[10])
 
 
 def _settled(tops: list[list[Any]], before: float) -> tuple[Any, list[list[Any]]]:
@@ -143,17 +189,17 @@ class _Table:
         """The greatest value of the cursor."""
         return self._connection.execute(self._sa.select(self._sa.func.max(self._cursor))).scalar()
 
-    def rows(self, after: Any, settled: Any, known: set[str]) -> list[dict[str, Any]]:
-        """Rows from `after` to `settled`, both included, in order, without the known ones; `batch_rows` at most."""
+    def rows(self, first: Any, settled: Any, known: set[str]) -> list[dict[str, Any]]:
+        """Rows from `first` to `settled`, both included, in order, without the known ones; `batch_rows` at most."""
         query = self._sa.select(self._rows).where(self._cursor <= settled).order_by(self._cursor)
-        if after is not None:
-            query = query.where(self._cursor >= after)
+        if first is not None:
+            query = query.where(self._cursor >= first)
         # As a stream: what is skipped and what is left for later is not held in memory.
         result = self._connection.execution_options(stream_results=True, yield_per=10_000).execute(query)
         found: list[dict[str, Any]] = []
         with closing(result):
             for row in result.mappings():
-                if row[self.table.cursor] == after and _digest(self.source, row) in known:
+                if known and _digest(self.source, row) in known:
                     continue
                 found.append(dict(row))
                 if len(found) == self.table.batch_rows:
@@ -188,29 +234,27 @@ class _Table:
 
 
 def _files(source: Source, table: SqlTable, rows: list[dict[str, Any]], number: int) -> list[Outgoing]:
-    """The rows as Parquet, one file an arrival day."""
+    """The rows as Parquet, one file an arrival day, in the database's types: the contract judges them later."""
     if not rows:
         return []
-    frame = pd.DataFrame.from_records(rows)
-    known_at = _moments(source, table, table.known_at, frame[table.known_at])
     columns: dict[str, pa.Array] = {}
-    for name, column in source.schema.columns.items():
-        if name == "known_at":
-            columns[name] = pa.array(known_at, MOMENT)
-        elif "datetime" in str(column.dtype):
-            columns[name] = pa.array(_moments(source, table, name, frame[name]), MOMENT)
-        else:
-            columns[name] = _array([row[name] for row in rows], str(column.dtype))
+    for field in stored_schema(source.schema):
+        column = table.known_at if field.name == "known_at" else field.name
+        values = [row[column] for row in rows]
+        columns[field.name] = (
+            _timestamps(source, table, column, values) if field.type == TIMESTAMP else _array(values, field.type)
+        )
     whole = pa.table(columns)
     if not source.daily:
         return [_file(WHOLE, whole, number)]
-    if known_at.isna().any():
+    known_at = columns["known_at"]
+    if known_at.null_count:
         raise TableError(
-            f"source {source.name!r}, its table: {int(known_at.isna().sum())} row(s) have no {table.known_at}; "
-            "expected the moment that each became known: leave them out by a query, or fill the column"
+            f"source {source.name!r}, its table: {known_at.null_count} row(s) have no {table.known_at}; "
+            "expected the time at which each became known: leave them out by a query, or fill the column"
         )
-    days = known_at.dt.strftime("%Y-%m-%d")
-    return [_file(day, whole.filter(pa.array(days == day)), number) for day in sorted(days.unique())]
+    days = pc.strftime(known_at, "%Y-%m-%d")
+    return [_file(day, whole.filter(pc.equal(days, day)), number) for day in sorted(days.unique().to_pylist())]
 
 
 def _file(partition: str, rows: pa.Table, number: int) -> Outgoing:
@@ -220,36 +264,36 @@ def _file(partition: str, rows: pa.Table, number: int) -> Outgoing:
     return Outgoing(partition, name, sink.getvalue())
 
 
-def _moments(source: Source, table: SqlTable, name: str, values: pd.Series) -> pd.Series:
-    """Moments in UTC from whatever the database gives: with a zone, without one, or text."""
+def _timestamps(source: Source, table: SqlTable, name: str, values: Sequence[Any]) -> pa.Array:
+    """Timestamps in UTC from whatever the database gives: with a zone, without one, or text."""
     try:
         return moments(name, values, table.zone)
     except ValueError as error:
         raise TableError(f"source {source.name!r}, its table: {error}; or name its zone in table.zone") from error
 
 
-def _array(values: Sequence[Any], declared: str) -> pa.Array:
-    """Values in the contract's type where they fit, and as they are where the contract is to tell what is wrong."""
+def _array(values: Sequence[Any], declared: pa.DataType) -> pa.Array:
+    """Values in a type that holds them all, or as text where there is none."""
     plain = [_plain(value, declared) for value in values]
     try:
-        return pa.array(plain, ARROW_TYPES.get(declared))
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array(plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if value is None else str(value) for value in plain])
 
 
-def _plain(value: Any, declared: str) -> Any:
-    """Types of databases that Parquet or the contract have no like of."""
-    if isinstance(value, Decimal):
-        return str(value) if declared == "object" else float(value)
-    if declared == "bool" and value in (0, 1):
-        return bool(value)
-    return str(value) if isinstance(value, (uuid.UUID, date)) else value
+def _plain(value: Any, declared: pa.DataType) -> Any:
+    """Types of databases that Arrow has no like of; what a contract calls text in the form of text."""
+    if isinstance(value, Decimal) and value.is_nan():
+        return None
+    is_text = isinstance(value, uuid.UUID) or (pa.types.is_string(declared) and isinstance(value, (Decimal, date)))
+    return str(value) if is_text else value
 
 
 def _digest(source: Source, row: Mapping[Any, Any]) -> str:
-    """Tells rows of one cursor value apart, by the contract's key."""
+    """Tells rows apart, by the cursor's value and the contract's key."""
     assert source.table is not None
-    values = [_encoded(row[name] if name in row else row[source.table.known_at]) for name in source.key]
+    names = (name if name in row else source.table.known_at for name in source.key)
+    values = [_encoded(row[name]) for name in (source.table.cursor, *names)]
     return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()[:32]
 
 

@@ -153,7 +153,9 @@ def messages_of(source: Source, events: Sequence[CloudEvent], now: datetime) -> 
     Raises:
         EventError: A row breaks the contract, or is known in the future.
     """
-    given = [[{n: row[n] for n in source.schema.columns if n in row} for row in event.rows] for event in events]
+    # One that differs by case only stays, to be told.
+    names = {name.casefold() for name in source.schema.columns}
+    given = [[{n: v for n, v in row.items() if n.casefold() in names} for row in event.rows] for event in events]
     known = [(event.time or now).isoformat() for event in events]
     texts = [
         [json.dumps(row if row.get("known_at") is not None else {**row, "known_at": at}) for row in rows]
@@ -179,19 +181,17 @@ def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: d
     if not texts:
         return []
     try:
-        frame = read(source, "\n".join(texts).encode(source.encoding)).to_pandas()
-        breaches = contract_breaches(replace(source, min_rows=0), frame.drop_duplicates())
+        content = read(source, "\n".join(texts).encode(source.encoding))
+        once = content.table.group_by(content.table.column_names).aggregate([])
+        breaches = contract_breaches(replace(source, min_rows=0), replace(content, table=once))
     except UnreadableError as error:
         breaches = [str(error)]
     if breaches:
         raise EventError(f"rows of {source.name} break its contract: {'; '.join(breaches)}", 422)
-    ahead = frame["known_at"] > now + timedelta(days=1)
-    if ahead.any():
-        raise EventError(
-            f"rows of {source.name}: known_at is {frame.loc[ahead, 'known_at'].iloc[0]}; expected no future", 422
-        )
-    values = list(zip(*(frame[name].map(str) for name in frame.columns), strict=True))
-    days = frame["known_at"].dt.strftime("%Y-%m-%d") if source.daily else [WHOLE] * len(frame)
+    rows = content.table.to_pylist()
+    if ahead := [row["known_at"] for row in rows if row["known_at"] > now + timedelta(days=1)]:
+        raise EventError(f"rows of {source.name}: known_at is {ahead[0]}; expected no future", 422)
+    days = [row["known_at"].strftime("%Y-%m-%d") if source.daily else WHOLE for row in rows]
     if outside := [day for day in days if source.daily and not source.domain.has(day)]:
         raise EventError(
             f"rows of {source.name}: known_at is of {outside[0]}, when nothing arrives in domain "
@@ -199,13 +199,13 @@ def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: d
             422,
         )
     lines = []
-    for text, at_arrival, row, day in zip(texts, stamped, values, days, strict=True):
-        held = dict(zip(frame.columns, row, strict=True))
+    for text, at_arrival, row, day in zip(texts, stamped, rows, days, strict=True):
+        held = {name: str(value) for name, value in row.items()}
         key = [held[name] for name in source.key]
         # A row of a reference table comes once in each of its versions.
         identity = key if source.daily else [*key, held["known_at"]]
-        content = {name: value for name, value in held.items() if not (at_arrival and name == "known_at")}
-        lines.append(Row(day, _digest(identity), _digest(key), _digest(content), text))
+        said = {name: value for name, value in held.items() if not (at_arrival and name == "known_at")}
+        lines.append(Row(day, _digest(identity), _digest(key), _digest(said), text))
     return lines
 
 

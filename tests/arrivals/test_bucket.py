@@ -167,14 +167,13 @@ def _undisturbed(bucket: S3FileSystem, home: Path, content: bytes) -> Any:
     return _end_state(bucket, other)
 
 
-def test_a_file_from_another_disk_is_copied_and_then_removed(
-    lake: Lake, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+def test_a_file_from_another_place_is_copied_and_then_removed(
+    lake: Lake, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     path = elsewhere / DAY / "orders.csv"
     path.parent.mkdir()
     path.write_bytes(orders(1))
-    monkeypatch.setattr(module, "_renamed", lambda *_: False)
     batches: list[Batch] = ingest(lake, replace(ORDERS, landing=str(elsewhere)), DAY)
     assert [batch.status for batch in batches] == ["accepted"]
     assert below(elsewhere) == []

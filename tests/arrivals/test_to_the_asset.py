@@ -142,7 +142,8 @@ def test_new_rows_of_a_table_become_rows_of_the_source(tmp_path: Path, monkeypat
     insert(3, -1.0)
     assert place.settle() == [(DAY, False)]
     insert(4, 1.0)
-    assert place.settle() == [(DAY, True)]
+    # The third one's row is missing still.
+    assert place.settle() == [(DAY, False)]
     assert (place.ids(), place.ids("2013-01-02")) == (["o1", "o4"], ["o2"])
     assert [kind for kind, _ in place.recorded()] == ["quarantined"]
     assert Place(tmp_path / "home", IN_A_TABLE).lake.lake().dataset("orders").rows() == 3

@@ -174,7 +174,7 @@ def test_each_fault_is_told_by_the_contract_and_made_up_for(feed):
         assert (good.name, good.payload) == (fault.resent, feed.day(fault.day)[0].payload)
         assert deliveries(feed, fault.day, faults=False) == [feed.day(fault.day)]
         try:
-            refused[fault.kind] = contract_breaches(METER, read(METER, bad.payload).to_pandas())
+            refused[fault.kind] = contract_breaches(METER, read(METER, bad.payload))
         except UnreadableError as error:
             refused[fault.kind] = [str(error)]
     assert [len(reasons) for reasons in refused.values()] == [1, 1]

@@ -1,16 +1,19 @@
 """A source that contradicts itself is told when it is loaded, by source and field."""
 
+import io
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
-import pandas as pd
 import pandera.pandas as pa
+import pyarrow as arrow
+import pyarrow.parquet as pq
 import pytest
 
 from ct_assets.defs.sources.contracts import SOURCES
 from ct_assets.lake.contract import Domain, Source, SqlTable, contract_breaches
 from ct_assets.lake.declaration import DeclarationError, check_together
+from ct_assets.lake.formats import read
 
 UTC = "datetime64[us, UTC]"
 
@@ -51,6 +54,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown stable column": ({"stable": ("prize",)}, "field stable: unknown column 'prize', did you mean 'price'"),
     "a stable column of text": ({"stable": ("id",)}, "field stable: column id is object; expected a number"),
+    "names that differ by case only": (
+        {"schema": schema(Price=pa.Column(float))},
+        "columns price and Price differ by case only",
+    ),
+    "a column that is filled in": ({"schema": schema(price=pa.Column(float, default=0.0))}, "price has a parser or"),
+    "a column of dates": ({"schema": schema(day=pa.Column("timedelta64[ns]"))}, "column day is timedelta64"),
+    "an infinity of text": ({"infinite": ("id",)}, "field infinite: column id is object; expected a float"),
+    "an infinity as text": ({"infinite": "price"}, "field infinite: found the text 'price'"),
     "a range of nothing": (
         {"schema": schema(price=pa.Column(float, [pa.Check.ge(5), pa.Check.le(1)]))},
         "column price has to be at least 5 and at most 1",
@@ -141,9 +152,12 @@ def test_sources_that_get_in_each_others_way_are_told(case: str) -> None:
         check_together(sources)
 
 
-def test_moments_without_a_zone_are_told_in_words() -> None:
-    frame = pd.DataFrame({"id": ["a"], "price": [1.0], "known_at": pd.to_datetime(["2013-01-01"]).as_unit("us")})
-    (reason,) = contract_breaches(ORDERS, frame)
+def test_timestamps_without_a_zone_are_named_with_their_rows() -> None:
+    naive = arrow.table({"id": ["a"], "price": [1.0], "known_at": arrow.array([0], arrow.timestamp("us"))})
+    sink = io.BytesIO()
+    pq.write_table(naive, sink)
+    (reason,) = contract_breaches(ORDERS, read(ORDERS, sink.getvalue()))
     assert reason == (
-        "column known_at: expected datetime64[us, UTC]; found moments without a time zone: ask the sender to add it"
+        "column known_at: expected datetime64[us, UTC]; found timestamps without a time zone, such as "
+        "1970-01-01 00:00:00 at 1 row(s), first 0: ask the sender to fix them"
     )

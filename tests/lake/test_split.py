@@ -73,10 +73,10 @@ def test_every_row_lands_once_on_its_day_as_it_was(kind: str) -> None:
     of, payload = FILES[kind]
     parts = split_by_day(of, payload)
     assert list(parts) == list(DAYS)
-    tables = [read(of, part) for part in parts.values()]
+    tables = [read(of, part).table for part in parts.values()]
     assert [table["id"].to_pylist() for table in tables] == list(DAYS.values())
     together = arrow.concat_tables(tables).to_pandas().sort_values("id", ignore_index=True)
-    pd.testing.assert_frame_equal(together, read(of, payload).to_pandas(), check_dtype=False)
+    pd.testing.assert_frame_equal(together, read(of, payload).table.to_pandas(), check_dtype=False)
 
 
 def test_a_line_of_json_ends_at_its_newline_alone() -> None:
@@ -85,7 +85,7 @@ def test_a_line_of_json_ends_at_its_newline_alone() -> None:
     lines = [f'{{"id": 1, "note": "{note}", "known_at": "{day}T00:00:00Z"}}' for day, note in notes.items()]
     for end in ("\n", "\r\n"):
         parts = split_by_day(of, end.join(lines).encode())
-        assert {day: read(of, part)["note"].to_pylist() for day, part in parts.items()} == {
+        assert {day: read(of, part).table["note"].to_pylist() for day, part in parts.items()} == {
             day: [note] for day, note in notes.items()
         }
 
@@ -111,10 +111,10 @@ def test_what_separates_lines_elsewhere_stays_within_a_json_line(odd: str) -> No
     assert split_by_day(source(format="json"), payload) == {"2024-03-01": payload}
 
 
-def test_an_object_on_several_lines_is_told() -> None:
-    payload = b'{"id": 1, "note": "x",\n"known_at": "2024-03-01T00:00:00Z"}\n'
-    with pytest.raises(UnreadableError, match="1 JSON objects on 2 lines; expected each on a line of its own"):
-        split_by_day(source(format="json"), payload)
+def test_an_object_on_several_lines_stays_as_it_is() -> None:
+    first, second = '{"id": 1,\n"known_at": "2024-03-01T00:00:00Z"}', '{"id": 2, "known_at": "2024-03-02T00:00:00Z"}'
+    parts = split_by_day(source(format="json"), f"{first} {second}".encode())
+    assert parts == {"2024-03-01": f"{first}\n".encode(), "2024-03-02": f"{second}\n".encode()}
 
 
 def test_a_long_text_is_cut_like_any_other() -> None:

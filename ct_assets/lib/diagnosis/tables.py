@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 
 from ct_assets.core.strict import unknown
+from ct_assets.lake.columns import stored_schema
 from ct_assets.lake.contract import Source
 from ct_assets.lake.engine import cursor, fetch
-from ct_assets.lake.formats import ARROW_TYPES
 
 MOMENT = pa.timestamp("us", "UTC")
 FIRST = pd.Timestamp("2024-01-01", tz="UTC")
@@ -25,14 +25,7 @@ SPAN = {"start": FIRST, "end": FIRST + pd.Timedelta(days=DAYS)}
 
 def schema_of(source: Source) -> pa.Schema:
     """The Arrow types of the columns that a contract declares."""
-    return pa.schema([(name, _type(str(column.dtype))) for name, column in source.schema.columns.items()])
-
-
-def _type(declared: str) -> pa.DataType:
-    if "datetime" in declared:
-        return MOMENT if "UTC" in declared else pa.timestamp("us")
-    numbers = {"int": pa.int64(), "uint": pa.int64(), "float": pa.float64()}
-    return ARROW_TYPES.get(declared) or numbers.get(re.sub(r"\d+$", "", declared.lower()), pa.string())
+    return stored_schema(source.schema)
 
 
 @contextmanager
