@@ -14,6 +14,7 @@ from ct_assets.lake.paths import default_home
 if TYPE_CHECKING:
     from ct_assets.core.segments import Line
     from ct_assets.core.spec import ModelSpec
+    from ct_assets.lake.contract import Source
 
 app = typer.Typer(
     no_args_is_help=True, help="Continuous training as software-defined assets.", pretty_exceptions_enable=False
@@ -60,13 +61,9 @@ def land(
     files: Annotated[list[Path], typer.Argument(help="Files of its format.", exists=True, dir_okay=False)],
 ) -> None:
     """Land files of your own, cut into arrival days by their column `known_at`; all of them, or none."""
-    from ct_assets.core.strict import unknown
-    from ct_assets.defs.models import load_sources
     from ct_assets.work import prepare
 
-    sources = {each.name: each for each in load_sources()}
-    if source not in sources:
-        _fail(LookupError(unknown("source", source, sources)))
+    sources = _sources(source)
     for file, prepared in [(file, prepare(_home(), sources[source], file)) for file in files]:
         taken = prepared.land(_home())
         known = f"; {taken.known} accepted before" if taken.known else ""
@@ -74,6 +71,60 @@ def land(
             f"; {taken.silent} day(s) between have no rows, and min_rows=0 would report them" if taken.silent else ""
         )
         console.print(escape(f"{file}: {taken.landed} file(s) landed{known}{silent}"))
+
+
+quarantine = typer.Typer(no_args_is_help=True, help="See rejected files, and decide about them.")
+app.add_typer(quarantine, name="quarantine")
+
+
+@quarantine.command("list")
+def quarantine_list(
+    source: Annotated[str, typer.Argument(help="A source; all when left out.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list, one object a file.")] = False,
+) -> None:
+    """Show the rejected files that keep a day's contract check red."""
+    from ct_assets.lake.lake import Lake
+    from ct_assets.lake.quarantine import Quarantine
+    from ct_assets.lib.quarantine import listed
+
+    chosen = [each for name, each in _sources(source).items() if source in ("", name)]
+    found = [r for each in chosen for r in Quarantine(_home(), each).open(Lake(_home()).dataset(each.name))]
+    if as_json:
+        typer.echo(json.dumps([{"id": each.id, **vars(each)} for each in found], indent=2))
+    else:
+        console.print(listed(found) if found else "Nothing waits in quarantine.")
+
+
+@quarantine.command("release")
+def quarantine_release(
+    id: Annotated[str, typer.Argument(help="Of the file, as `ct quarantine list` prints it.")],
+    reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
+) -> None:
+    """Take a rejected file in as it is; only types, keys and days still have to be right."""
+    from ct_assets.lake.quarantine import find
+    from ct_assets.lib.quarantine import release
+    from ct_assets.resources.lake import open_ledger
+
+    source, rejection = find(_home(), _sources().values(), id)
+    release(_home(), open_ledger(_home()), source, rejection, _told(reason))
+    console.print(escape(f"{rejection.file} lies in landing again and is taken in with the next run."))
+
+
+@quarantine.command("drop")
+def quarantine_drop(
+    id: Annotated[str, typer.Argument(help="Of the file, as `ct quarantine list` prints it.")],
+    reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
+) -> None:
+    """Give a rejected file's rows up, so that its day goes on without them."""
+    from ct_assets.lake.quarantine import find
+    from ct_assets.lib.instance import open_instance
+    from ct_assets.lib.quarantine import drop
+    from ct_assets.resources.lake import open_ledger
+
+    source, rejection = find(_home(), _sources().values(), id)
+    with open_instance(_home()) as instance:
+        drop(_home(), open_ledger(_home()), instance, source, rejection, _told(reason))
+    console.print(escape(f"{rejection.file} is given up; the contract of {rejection.partition} is checked again."))
 
 
 @app.command()
@@ -243,6 +294,16 @@ def _specs() -> "dict[str, ModelSpec]":
     from ct_assets.defs.models import load_specs
 
     return load_specs()
+
+
+def _sources(source: str = "") -> "dict[str, Source]":
+    from ct_assets.core.strict import unknown
+    from ct_assets.defs.models import load_sources
+
+    sources = {each.name: each for each in load_sources()}
+    if source and source not in sources:
+        _fail(LookupError(unknown("source", source, sources)))
+    return sources
 
 
 def _known(model: str) -> str:

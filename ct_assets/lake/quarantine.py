@@ -23,6 +23,7 @@ from ct_assets.lake.landing import kept_folder, shortened
 from ct_assets.lake.paths import write_atomically
 
 RELEASED, DROPPED, REPLACED = "released", "dropped", "replaced"
+"""What becomes of a rejection; the first two are also kinds of ledger records."""
 
 
 @dataclass(frozen=True)

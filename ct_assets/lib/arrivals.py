@@ -36,11 +36,13 @@ def build_arrival_sensor(
     def arrivals(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult:
         seen: dict[str, dict[str, str]] = json.loads(context.cursor or "{}")
         now: dict[str, dict[str, str]] = {}
-        events, misplaced = [], []
+        events, misplaced, strays = [], [], []
         for source in sources:
             before = seen.get(source.name, {})
+            landing = Landing(lake.path, source)
             try:
-                states = _look(Landing(lake.path, source), before)
+                states = _look(landing, before)
+                strays += [f"{source.name}/{name}" for name in landing.strays()]
                 # A day joins the calendar when it is over; a file of it counts as not settled until then.
                 now[source.name] = {n: s.rstrip("+") if _is_early(source, n) else s for n, s in states.items()}
             except Exception as error:
@@ -58,6 +60,10 @@ def build_arrival_sensor(
                 f"not taken in, as they lie in no folder of an arrival day: {', '.join(misplaced)}; expected "
                 f"landing/<source>/<day>/<file> with a day from {days.get_first_partition_key()} to "
                 f"{days.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them"
+            )
+        if strays:
+            context.log.warning(
+                f"not taken in, not being files: {', '.join(strays)}; expected files or links to them: remove these"
             )
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 

@@ -47,7 +47,7 @@ def build_source(source: Source) -> dg.Definitions:
                 asset=source.name,
                 blocking=True,
                 partitions_def=partitions,
-                description="Every batch that landed keeps the contract; a rejected one lies in quarantine.",
+                description="Every batch that landed keeps the contract, and no rejected one waits in quarantine.",
             )
         ],
     )
@@ -88,7 +88,7 @@ def _result(lake: LakeResource, source: Source, partition: str, batches: list[Ba
             dg.AssetCheckResult(
                 check_name=CONTRACT,
                 passed=not reasons,
-                description="Resend the batch, or move it out of quarantine and materialize again."
+                description="Land a fixed file, or use `ct quarantine list` and then `release` or `drop`."
                 if reasons
                 else None,
                 metadata={

@@ -290,7 +290,9 @@ def test_moments_without_a_zone_need_one_named(tmp_path: Path, lake: Lake, monke
     url = f"sqlite:///{tmp_path}/shop.db"
     monkeypatch.setenv(URL, url)
     Database(url, zoned=False).insert(1)
-    with pytest.raises(TableError, match="column updated_at: 1 value.s., such as .* without a time zone.*or name its zone"):
+    with pytest.raises(
+        TableError, match="column updated_at: 1 value.s., such as .* without a time zone.*or name its zone"
+    ):
         look(lake.home, with_table(zone=""))
     assert look(lake.home, with_table(zone="America/New_York")).rows == 1
     assert landed(lake) == {"2013-01-02": [1]}  # 22:01 in New York is 03:01 UTC

@@ -129,9 +129,17 @@ WRONG: dict[str, tuple[dict[str, str], bytes, str]] = {
         csv(",", "utf-8").replace(b"paid", b"id"),
         r"column\(s\) id are there twice",
     ),
-    "half a line of JSON": ({"format": "json"}, lines("utf-8")[:-9], "the file ends within an object, at line 2.*it was cut off"),
+    "half a line of JSON": (
+        {"format": "json"},
+        lines("utf-8")[:-9],
+        "the file ends within an object, at line 2.*it was cut off",
+    ),
     "a list of objects": ({"format": "json"}, b'[{"id": "1"}]', "line 1 holds .*expected a JSON object on each line"),
-    "a field that is there twice": ({"format": "json"}, b'{"id": "1", "id": "2"}', r"line 1 has the field\(s\) id twice"),
+    "a field that is there twice": (
+        {"format": "json"},
+        b'{"id": "1", "id": "2"}',
+        r"line 1 has the field\(s\) id twice",
+    ),
     "names that differ by case only": (
         {"format": "csv"},
         csv(",", "utf-8").replace(b"known_at", b"ID,known_at", 1),
