@@ -7,6 +7,7 @@ compared with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ import pyarrow as pa
 from ct_assets.core.drift import upstream_change
 from ct_assets.core.profile import NumericColumn, Profile, bin_edges, profile
 from ct_assets.lake.dataset import DataFile, Dataset
-from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.paths import read_replaced, write_atomically
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -68,9 +69,9 @@ def _history(dataset: Dataset, source: "Source", partition: str) -> Profile | No
     """The accepted days before a partition as one profile, as far back as their edges are the same."""
     newest: list[Profile] = []
     for file in _recent(dataset, source, partition):
-        path = _path(dataset, file.partition, file.digest)
-        if path.exists():
-            found = Profile.from_json(path.read_text())
+        with suppress(FileNotFoundError):
+            # The next day compares with nearly the same ones.
+            found = read_replaced(_path(dataset, file.partition, file.digest), _parsed)
             if newest and _edges(found) != _edges(newest[0]):
                 break
             newest.append(found)
@@ -88,6 +89,10 @@ def _recent(dataset: Dataset, source: "Source", partition: str) -> Iterator[Data
             break
         reach *= 2
     yield from (file for file in reversed(files) if file.partition >= days[0])
+
+
+def _parsed(content: bytes) -> Profile:
+    return Profile.from_json(content.decode())
 
 
 def _edges(found: Profile) -> Edges:
