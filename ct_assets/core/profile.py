@@ -197,7 +197,8 @@ def bin_edges(frame: pd.DataFrame, bins: int = 20) -> dict[str, list[float]]:
         if len(distinct) <= bins:
             cuts, atoms = distinct, distinct[-1:]
         edges = np.unique(np.concatenate((cuts, np.nextafter(atoms, np.inf))))
-        result[name] = [float(edge) for edge in edges]
+        # After the largest double comes infinity, which JSON does not have.
+        result[name] = [float(edge) for edge in edges if np.isfinite(edge)]
     return result
 
 
