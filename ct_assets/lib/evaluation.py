@@ -1,6 +1,5 @@
 """Judging a challenger: the gate, its verdict and the report."""
 
-import base64
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +51,7 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         challenger = registry.get(line.registered, CHALLENGER)
         if challenger is None:
             raise ValueError(f"{line.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
-        verdict, images, report = judge(lake, spec, line, challenger)
+        verdict, report = judge(lake, spec, line, challenger)
         registry.note(
             challenger, _figures(verdict, spec.metrics), {"verdict": verdict.digest, "passed": str(verdict.passed)}
         )
@@ -62,7 +61,6 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
                 "verdict": "passed" if verdict.passed else "rejected",
                 "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons()) or "none"),
                 "report": dg.MetadataValue.url(report),
-                **{name: dg.MetadataValue.md(_image(name, png)) for name, png in images.items()},
                 **_figures(verdict, spec.metrics),
             },
             check_results=[_check_result(verdict, name) for name in CHECK_NAMES],
@@ -71,13 +69,11 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
     return evaluation
 
 
-def judge(
-    lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version
-) -> tuple[Verdict, dict[str, bytes], str]:
+def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) -> tuple[Verdict, str]:
     """Judge a challenger of a line, keep verdict and report, and record the outcome.
 
     Returns:
-        The verdict, the report's plots as PNG, and the report's address.
+        The verdict, and the address of the report with its plots.
     """
     # Plotting takes seconds to import.
     from ct_assets.lib.report import ReportData, permutation_importance, plots, render
@@ -127,10 +123,9 @@ def judge(
         facts=_facts(snapshot),
         triggers=_triggers(lake, line, challenger.version, as_of),
     )
-    images = plots(data)
     name = f"{line.folder}/{challenger.version}.html"
-    write_atomically(lake.path / "reports" / name, render(data, images).encode())
-    return verdict, images, f"{lake.report_url}/reports/{quote(name)}"
+    write_atomically(lake.path / "reports" / name, render(data, plots(data)).encode())
+    return verdict, f"{lake.report_url}/reports/{quote(name)}"
 
 
 def _facts(snapshot: TrainingSet) -> dict[str, str]:
@@ -205,7 +200,3 @@ def _figures(verdict: Verdict, wanted: Collection[str]) -> dict[str, float]:
         for name, value in metrics.items()
         if value is not None and name in wanted
     }
-
-
-def _image(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
