@@ -114,7 +114,7 @@ def test_dagster_s_own_check_passes(command: tuple[str, ...], tmp_path: Path) ->
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -56,7 +56,7 @@ def postgres() -> Iterator[str]:
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     import psycopg
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while True:
         try:
             psycopg.connect(host="127.0.0.1", port=port, user="test", dbname="postgres").close()

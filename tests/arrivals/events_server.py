@@ -64,7 +64,7 @@ def events_server(home: Path) -> Iterator[httpx.Client]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300) as client:
                 # The socket listens already: the first request waits until the server answers.
                 assert client.get("/healthz").status_code == 200
                 yield client

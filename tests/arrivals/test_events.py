@@ -334,7 +334,7 @@ def test_two_processes_of_which_one_is_killed_keep_every_event_once(tmp_path: Pa
 _KIND = {"content-type": STRUCTURED}
 
 
-def _until_answered(url: str, seconds: float = 60.0) -> None:
+def _until_answered(url: str, seconds: float = 600.0) -> None:
     deadline = datetime.now(UTC) + timedelta(seconds=seconds)
     while True:
         try:

@@ -114,7 +114,7 @@ def served(checkout: Path) -> Iterator[int]:
 
 
 def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         try:
             if httpx.get(url).json().get("release"):

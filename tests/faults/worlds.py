@@ -58,14 +58,14 @@ class Life:
         os.kill(self.pid, signal.SIGKILL)
         return self.dies()
 
-    def dies(self, within: float = 120) -> bool:
+    def dies(self, within: float = 900) -> bool:
         """Wait until the process is gone; False when it had done its work before."""
         deadline = time.monotonic() + within
         while _lives(self.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         return not self.outcome.exists()
 
-    def end(self, within: float = 120) -> None:
+    def end(self, within: float = 900) -> None:
         """Wait until the process has done its work."""
         deadline = time.monotonic() + within
         while not self.outcome.exists() or not (text := self.outcome.read_text()):

@@ -17,6 +17,7 @@ from ct_assets.core.ledger import Record
 from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
 
+OUTCOMES = ("training", "verdict", "promotion")
 SOURCES = ("flights", "flight_outcomes", "weather")
 FOURTH = day_of(3)
 
@@ -65,15 +66,18 @@ def story(daemon: Daemon) -> Story:
 
 
 def test_a_landed_backlog_leads_to_a_champion(story: Story) -> None:
-    *decisions, training, verdict, promotion = story.first_decisions
     assert story.first_champion == "1"
-    assert [training.kind, verdict.kind, promotion.kind] == ["training", "verdict", "promotion"]
-    # A tick that falls on the end of a run may let one day overtake another; the newest is then decided once more.
+    by_kind = {kind: [r for r in story.first_decisions if r.kind == kind] for kind in ("retrain", *OUTCOMES)}
+    decisions = [r for r in story.first_decisions if r.kind not in OUTCOMES]
+    # A tick that falls on the end of a run may let one day overtake another. The newest is then decided once more, at
+    # any moment: a record of that may come between the training and its promotion.
     assert len({decision.as_of for decision in decisions}) == 3
-    newest = max(decisions, key=lambda decision: (decision.as_of, decision.seq))
-    assert [d for d in decisions if d.kind == "retrain"] == [newest]
-    assert newest.evidence["decision"]["triggers"] == ["bootstrap"]
-    assert training.as_of == newest.as_of
+    assert {kind: len(by_kind[kind]) for kind in OUTCOMES} == dict.fromkeys(OUTCOMES, 1)
+    (training,), (verdict,), (promotion,) = (by_kind[kind] for kind in OUTCOMES)
+    assert training.seq < verdict.seq < promotion.seq
+    (retrain,) = by_kind["retrain"]
+    assert retrain.as_of == max(decision.as_of for decision in decisions) == training.as_of
+    assert retrain.evidence["decision"]["triggers"] == ["bootstrap"]
     release = json.loads((story.daemon.home / "releases" / MODEL / "1.json").read_text())
     assert release["verdict"] == verdict.evidence["verdict"]
 
@@ -103,7 +107,10 @@ def test_the_contracts_of_all_sources_are_green_in_the_end(story: Story) -> None
 
 
 def test_a_broken_file_fails_its_run_and_lies_in_quarantine(story: Story) -> None:
-    assert story.broken[0].status is dg.DagsterRunStatus.FAILURE
+    # The files of a day may be seen by two ticks, and then the first run takes in those that are not broken.
+    failed = [run for run in story.broken if run.status is dg.DagsterRunStatus.FAILURE]
+    assert len(failed) == 1
+    assert "weather" in made_by(failed[0])
     note = json.loads(next(p for p in story.quarantined if p.suffix == ".json").read_text())
     assert len(story.quarantined) == 2
     assert "column(s) temp missing" in note["reasons"][0]
@@ -141,8 +148,6 @@ def test_all_daemons_are_well(story: Story) -> None:
 
 def test_a_source_that_arrived_is_fresh(story: Story) -> None:
     keys = [dg.AssetKey(source) for source in SOURCES]
-    story.daemon.wait(
-        "a look at freshness", lambda: len(story.daemon.instance.get_freshness_state_records(keys)) == 3, 30
-    )
+    story.daemon.wait("a look at freshness", lambda: len(story.daemon.instance.get_freshness_state_records(keys)) == 3)
     states = story.daemon.instance.get_freshness_state_records(keys)
     assert {record.freshness_state.value for record in states.values()} == {"PASS"}

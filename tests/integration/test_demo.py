@@ -30,7 +30,7 @@ def ct(home: Path, *arguments: str, check: bool = True) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=check,
-        timeout=400,
+        timeout=1800,
     )
 
 
@@ -151,7 +151,7 @@ def test_every_command_of_the_docs_runs(home, tmp_path):
 
 
 def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         try:
             if httpx.get(url).json().get("release"):

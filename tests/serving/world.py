@@ -247,7 +247,7 @@ class World:
             thread.start()
             try:
                 wait_until(lambda: server.started)
-                with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
                     if ready:
                         wait_until(lambda: client.get("/readyz").status_code == 200)
                     yield client
@@ -256,7 +256,7 @@ class World:
                 thread.join()
 
 
-def wait_until(holds, seconds: float = 30.0) -> None:
+def wait_until(holds, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"

@@ -261,14 +261,14 @@ def test_reads_go_on_while_another_process_writes_and_a_writer_waits_its_turn(tm
         for reader in (store, open_store()):  # a connection opened before the lock, and one opened during it
             started = time.perf_counter()
             assert read(reader, [1])["x"] == [1.0]
-            assert time.perf_counter() - started < 1.0
+            assert time.perf_counter() - started < 10  # it waited for no writer, which would take 30
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(write, 1, at(1), x=2.0)
             time.sleep(0.3)
             assert not waiting.done()
             other.stdin.write("\n")
             other.stdin.flush()
-            waiting.result(timeout=10)
+            waiting.result(timeout=300)
     assert read(store, [1])["x"] == [2.0]
 
 
@@ -305,6 +305,6 @@ def test_processes_that_create_and_write_the_file_at_once_leave_the_newest_value
     for process in workers:
         process.start()
     for process in workers:
-        process.join(timeout=60)
+        process.join(timeout=600)
     assert [process.exitcode for process in workers] == [0] * 4
     assert read(store, range(20))["x"] == [159.0] * 20
