@@ -7,6 +7,7 @@ not when the process that made it was killed, or is still at it; here the file a
 Dagster's; the event log is one file instead of one a run, and a power cut can lose the last commits, not consistency.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ OF_NO_USE_AFTER_SUCCESS = (
 )
 """Events that only a run under way, or another attempt at a failed one, needs: two thirds of the log. What remains of a
 run that succeeded are its materializations, checks and messages, and the times of its steps."""
+
+SAID_BY_THE_NEWEST = ("dagster/column_schema", "dagster/column_lineage")
+"""Metadata of a materialization that stays the same from day to day, and takes most of its space."""
 
 KEPT_EVALUATIONS = 10
 """Evaluations of its condition that are kept for each asset; one of them takes up to 100 kB."""
@@ -134,13 +138,33 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
         return states
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event; with the success of a run, remove what is of no use any more."""
+        """Store an event, and remove what is of no use any more."""
         super().store_event(event)
+        if event.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION and event.dagster_event:
+            self._shorten_the_one_before(event.dagster_event.asset_key)
         if event.dagster_event_type is dg.DagsterEventType.RUN_SUCCESS:
             events = SqlEventLogStorageTable
             passing = events.c.dagster_event_type.in_(OF_NO_USE_AFTER_SUCCESS)
             with self.run_connection(event.run_id) as connection:
                 connection.execute(events.delete().where(events.c.run_id == event.run_id, passing))
+
+    def _shorten_the_one_before(self, key: dg.AssetKey | None) -> None:
+        events = SqlEventLogStorageTable
+        of_the_asset = db.select(events.c.id, events.c.event).where(
+            events.c.asset_key == (key.to_string() if key else None),
+            events.c.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+        )
+        with self.index_connection() as connection:
+            before = connection.execute(of_the_asset.order_by(events.c.id.desc()).offset(1).limit(1)).first()
+            if before is None:
+                return
+            content = json.loads(before.event)
+            materialization = content["dagster_event"]["event_specific_data"]["materialization"]
+            entries = materialization["metadata_entries"]
+            materialization["metadata_entries"] = [e for e in entries if e["label"] not in SAID_BY_THE_NEWEST]
+            if len(materialization["metadata_entries"]) < len(entries):
+                shorter = events.update().where(events.c.id == before.id).values(event=json.dumps(content))
+                connection.execute(shorter)
 
     # Dagster asks the database what it has got before every event; what is there, is there to stay.
 

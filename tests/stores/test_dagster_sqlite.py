@@ -153,3 +153,20 @@ def test_the_newest_evaluations_of_each_condition_are_kept(instance: dg.DagsterI
     for name in "ab":
         kept = storage.get_auto_materialize_asset_evaluations(dg.AssetKey(name), limit=100)
         assert sorted(record.evaluation_id for record in kept) == [*range(KEPT_EVALUATIONS, 2 * KEPT_EVALUATIONS)]
+
+
+def test_the_newest_materialization_alone_says_what_all_have_in_common(instance: dg.DagsterInstance) -> None:
+    schema = dg.TableSchema([dg.TableColumn("fare", "double")])
+
+    @dg.asset(partitions_def=DAYS)
+    def rows(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata={"dagster/column_schema": schema, "rows": int(context.partition_key[-1])})
+
+    days = DAYS.get_partition_keys()
+    for day in days:
+        dg.materialize([rows], instance=instance, partition_key=day)
+    records = instance.fetch_materializations(rows.key, limit=100).records
+    found = {r.partition_key: dict(r.asset_materialization.metadata) for r in records if r.asset_materialization}
+    assert [found[day]["rows"].value for day in days] == [1, 2, 3, 4, 5, 6]
+    assert {day for day in days if "dagster/column_schema" in found[day]} == {days[-1]}
+    assert found[days[-1]]["dagster/column_schema"].value == schema
