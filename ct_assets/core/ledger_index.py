@@ -54,7 +54,7 @@ class Entry:
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970 UTC of a moment with a time zone."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return int((moment - _EPOCH) // timedelta(microseconds=1))
 
 
 class LedgerIndex:

@@ -99,7 +99,7 @@ class Releases:
             FileNotFoundError: The version was never judged.
             VerdictError: The verdict was changed after the gate sealed it.
         """
-        for record in self.ledger.records(VERDICT, self.model, newest_first=True):
+        for record in self.ledger.iterate(VERDICT, self.model, newest_first=True):
             if record.evidence["version"] == version:
                 return self.verdict(record.evidence["verdict"])
         raise FileNotFoundError(
@@ -139,10 +139,8 @@ class Releases:
 
         None before the first promotion, and for a segment that was handed back to the pooled model.
         """
-        for record in reversed(self.moves()):
-            if pd.Timestamp(record["as_of"]) <= as_of:
-                return self.get(record["version"]) if record["version"] else None
-        return None
+        move = self.ledger.last_written(POINTER_MOVES, self.model, until=as_of)
+        return self.get(move.evidence["version"]) if move and move.evidence["version"] else None
 
     def opponent_at(self, as_of: pd.Timestamp, besides: str = "") -> Release | None:
         """What a challenger trained as of a moment is compared with.
@@ -157,8 +155,8 @@ class Releases:
 
     def present(self) -> Release | None:
         """The release that the newest move of the champion named."""
-        moves = self.moves()
-        return self.get(moves[-1]["version"]) if moves and moves[-1]["version"] else None
+        move = self.ledger.last_written(POINTER_MOVES, self.model)
+        return self.get(move.evidence["version"]) if move and move.evidence["version"] else None
 
     def moves(self) -> list[dict[str, Any]]:
         """Every move of the champion, oldest first."""
@@ -187,13 +185,17 @@ class Releases:
             problem = "its verdict is a rejection"
         elif expected != found:
             problem = "its verdict is about another artifact, training set or feature version"
-        elif not any(r.evidence.get("verdict") == verdict.digest for r in self.ledger.records(VERDICT, self.model)):
+        elif not self._is_recorded(verdict):
             problem = "the ledger knows no such verdict"
         if problem:
             raise ArtifactError(
                 f"version {release.version} of {self.model} must not serve: {problem}; evaluate it again"
             )
         return verdict
+
+    def _is_recorded(self, verdict: Verdict) -> bool:
+        found = self.ledger.iterate(VERDICT, self.model, newest_first=True)
+        return any(record.evidence.get("verdict") == verdict.digest for record in found)
 
     def load(self, release: Release, spec: ModelSpec) -> Any:
         """Load a release's model, one's own or the pooled one's, after checking its verdict and digest.

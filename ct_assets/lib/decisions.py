@@ -130,8 +130,7 @@ def _trained_before(releases: Releases, as_of: pd.Timestamp) -> Record | None:
 
 def _open_request(releases: Releases, as_of: pd.Timestamp, training: Record | None) -> Record | None:
     """The newest request by hand that no training has answered yet."""
-    requests = releases.ledger.records(REQUEST, releases.model, newest_first=True)
-    request = next((r for r in requests if pd.Timestamp(r.as_of) <= as_of), None)
+    request = releases.ledger.last_written([REQUEST], releases.model, until=as_of)
     answered = request is not None and training is not None and training.seq > request.seq
     return None if answered else request
 
