@@ -2,9 +2,10 @@
 
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's tables hold addresses of artifacts."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,12 @@ class RegistryResource(dg.ConfigurableResource):
 
     def client(self) -> "MlflowClient":
         """The MLflow client, opened once per process."""
-        return _client(self.uri)
+        return _client(self.uri, self._artifacts)
+
+    @property
+    def _artifacts(self) -> Path:
+        """Where artifacts lie, unless a server says otherwise."""
+        return self.lake.path / "mlflow" / "artifacts"
 
     def _ensure(self, name: str) -> str:
         """The experiment of a model, made on first use with its registered model."""
@@ -157,7 +170,7 @@ class RegistryResource(dg.ConfigurableResource):
         experiment = client.get_experiment_by_name(name)
         if experiment is not None:
             return experiment.experiment_id
-        location = (self.lake.path / "mlflow" / "artifacts" / name).as_uri() if self.uri.startswith("sqlite:") else None
+        location = (self._artifacts / name).as_uri() if self.uri.startswith("sqlite:") else None
         # The experiment comes last and stands for both; a crash in between leaves the registered model.
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name)
@@ -215,7 +228,7 @@ class RegistryResource(dg.ConfigurableResource):
 
 
 @cache
-def _client(uri: str) -> "MlflowClient":
+def _client(uri: str, artifacts: Path) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import logging
 
@@ -227,7 +240,23 @@ def _client(uri: str) -> "MlflowClient":
         # MLflow's migrations are no transaction: a database that a crash leaves between two of them is lost.
         path = Path(uri.removeprefix("sqlite:///"))
         create_database(path, lambda aside: _create_tables(f"sqlite:///{aside / path.name}"))
+        if path.parent == artifacts.parent:
+            _follow(path, artifacts)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _follow(database: Path, artifacts: Path) -> None:
+    """Correct the addresses of artifacts in a home that was moved: MLflow knows absolute ones only."""
+    ending, wanted = "/mlflow/artifacts/", artifacts.as_uri() + "/"
+    with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+        found = [row[0] or "" for row in connection.execute("SELECT artifact_location FROM experiments")]
+        roots = {each[: each.index(ending) + len(ending)] for each in found if ending in each}
+        for old in roots - {wanted}:
+            connection.execute("BEGIN IMMEDIATE")
+            for table, column in _ADDRESSES:
+                moved = f"{column} = ?1 || substr({column}, length(?2) + 1)"
+                connection.execute(f"UPDATE {table} SET {moved} WHERE instr({column}, ?2) = 1", (wanted, old))
+            connection.execute("COMMIT")
 
 
 def _create_tables(uri: str) -> None:
