@@ -84,6 +84,12 @@ def test_an_idle_tick_asks_for_nothing_however_many_segments_there_are() -> None
     assert {"load_seconds", "idle_tick_seconds", "first_tick_seconds"} <= set(figures)
 
 
+def test_a_day_is_worked_off_at_every_stage_after_histories_of_several_lengths() -> None:
+    figures = run("arrival", "--lengths", "30", "33", "--days", "1")["figures"]
+    assert figures["days"] == 33
+    assert {"cpu_seconds", "cpu_ratio", "read_ratio", "memory_ratio", "grown_stages"} <= set(figures)
+
+
 def test_the_load_time_is_of_the_real_definitions() -> None:
     figures = run("load_time", "--repetitions", "1")["figures"]
     assert figures["load_seconds"] > figures["bare_interpreter_seconds"]
