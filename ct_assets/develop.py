@@ -31,6 +31,8 @@ def develop(home: Path, port: int, serve_port: int, every: float, console: Conso
     if every > 0:
         commands["feeder"] = [*ct, "feed", "--days", "366", "--every", str(every)]
     environment = {**os.environ, "CT_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    # A busy machine takes longer than Dagster's minute to start a run's process.
+    environment.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", "300")
     if home != CHECKOUT / ".ct":
         # The checkout's own settings are for the default home.
         environment["DAGSTER_HOME"] = str(write_dagster_home(home))

@@ -170,7 +170,8 @@ class _Look:
         if not _is_automated(run) or not (undone := self._undone(record)) or _failed_on_data(self.instance, run):
             return
         attempt = int(run.tags.get(ATTEMPT, "1"))
-        if attempt >= self.retries.attempts:
+        # A launcher that does not answer is asked until it does: what never started is no attempt at the work.
+        if attempt >= self.retries.attempts and record.start_time is not None:
             self.given_up.add(run.run_id)
             return
         self._waiting.append(run.run_id)
@@ -182,7 +183,7 @@ class _Look:
                     partition_key=run.tags.get(_PARTITION),
                     run_config=run.run_config,
                     tags={
-                        ATTEMPT: str(attempt + 1),
+                        ATTEMPT: str(min(attempt + 1, self.retries.attempts)),
                         REQUESTED_BY: requested_by(run) or "",
                         **({LANE: run.tags[LANE]} if LANE in run.tags else {}),
                     },

@@ -161,6 +161,9 @@ def _start(home: Path, dagster_home: Path) -> subprocess.Popen:
         "CT_HOME": str(home),
         "DAGSTER_HOME": str(dagster_home),
         "FRESHNESS_DAEMON_INTERVAL_SECONDS": "5",
+        # A busy machine takes longer than Dagster's minute to start a process.
+        "DAGSTER_GRPC_TIMEOUT_SECONDS": "600",
+        "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600",
         "PYTHONWARNINGS": "ignore",
     }
     arguments = [str(HERE / "impatient_daemon.py"), "run", "-f", str(HERE / "small_location.py"), "-d", str(CHECKOUT)]

@@ -202,3 +202,21 @@ def test_a_run_that_died_before_its_mark_is_noticed_after_a_while(
     monkeypatch.setattr("ct_assets.lib.recovery.UNMARKED_SECONDS", -1.0)
     time.sleep(0.01)
     assert [names(request) for request in world.tick()] == [{"rows"}]
+
+
+def test_a_run_that_never_started_is_never_given_up(world: World) -> None:
+    """The code server was down, or did not answer in time."""
+    tags = {SENSOR_TAG: RECOVERY, "dagster/partition": DAY, ATTEMPT: "3", REQUESTED_BY: "data_automation"}
+    run = world.instance.create_run_for_job(
+        world.defs.resolve_implicit_global_asset_job_def(),
+        tags=tags,
+        asset_selection=frozenset({dg.AssetKey("rows")}),
+        status=dg.DagsterRunStatus.STARTING,
+    )
+    world.instance.report_run_failed(run, "the launcher did not answer")
+    (request,) = world.tick()
+    assert request.tags[ATTEMPT] == "3"
+    assert world.check() is None
+    world.again(request, OSError("disk"))
+    assert world.tick() == []
+    assert world.check() == "FAILED"
