@@ -128,7 +128,7 @@ def test_output_without_a_claim_says_what_was_expected(load_time: Any) -> None:
 
 
 def test_worlds_that_do_not_change_are_retrained_on_schedule_only_and_changes_are_found() -> None:
-    figures = run("false_alarms", "--days", "40", "--models", "2")["figures"]
+    figures = run("false_alarms", "--days", "31", "--models", "2")["figures"]
     assert (figures["retrains by drift"], figures["retrains by performance"]) == (0, 0)
     assert figures["retrains by schedule"] == 5
     assert figures["drift found in time"] == 1.0

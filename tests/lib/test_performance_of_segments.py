@@ -14,6 +14,7 @@ from ct_assets.core.segments import Line
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.evaluated import evaluation_files
+from ct_assets.lib.monitoring import _loses_to_baseline
 from ct_assets.lib.performance import performance_report
 from ct_assets.resources.lake import LakeResource
 
@@ -102,3 +103,11 @@ def test_the_baseline_is_that_of_the_training_and_measured_on_the_same_rows(lake
     for german in (None, "DE"):
         # As many labels of either kind.
         assert report_of(lake, german)["baseline"] == pytest.approx((naive**2 + (1 - naive) ** 2) / 2)
+
+
+def test_a_champion_that_is_no_better_than_the_baseline_is_told(lake: LakeResource) -> None:
+    report = report_of(lake, None)
+    assert not _loses_to_baseline(SPEC, report)
+    assert _loses_to_baseline(SPEC, report | {"now": report["baseline"]})
+    assert not _loses_to_baseline(SPEC, report | {"now": 1.0, "rows": 9}), "too few rows"
+    assert not _loses_to_baseline(SPEC, report | {"now": 1.0, "baseline": None})
