@@ -20,6 +20,7 @@ from ct_assets.core.drift import DriftLimits
 from ct_assets.core.estimators import build_estimator
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.rhythm import moments_of, refuse_unknown
 from ct_assets.core.segments import SERVED_BY
 from ct_assets.core.strategies import StrategySpec
 from ct_assets.core.strict import Duration, Strict, unknown
@@ -36,30 +37,33 @@ class EventSpec(Strict):
 
     source: str = Field(description="Source whose rows announce the events.")
     sql: str = Field(
-        description="DuckDB SQL over the sources; yields the id column, `event_timestamp` (the moment of prediction, "
-        "UTC), every entity column and every request-time input."
+        description="DuckDB SQL over the source; yields the id column, `event_timestamp` (the moment of prediction, "
+        "UTC), every entity column and every request-time input. It is run over the rows that were known at that "
+        "moment. Of rows with one id the newest counts: that of the greatest `known_at`, then of the latest "
+        "`event_timestamp`."
     )
     id_column: str = Field(description="Column that names one event.")
     lookback_days: int = Field(1, ge=0, description="How many arrival days before its prediction an event may arrive.")
     every: str | None = Field(
         None,
-        description="When predictions are due, as a pandas offset such as `W-MON` or `MS` (at midnight, UTC): other "
-        "days are not searched for events. At any moment when left out.",
+        description="When predictions are due, as a pandas offset such as `W-MON` or `MS` (at midnight, UTC), "
+        "multiples such as `2W-MON` counted from 1970 on: other days are not searched for events. At any moment when "
+        "left out.",
     )
 
     @field_validator("every")
     @classmethod
     def _is_an_offset(cls, every: str | None) -> str | None:
-        try:
-            pd.tseries.frequencies.to_offset(every)
-        except ValueError as error:
-            raise ValueError(f"{every!r} is no pandas offset; expected such as 'W-MON', 'MS' or '6h'") from error
+        if every is not None:
+            refuse_unknown(every)
         return every
 
     def due(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
-        """The moments from `start` to `end` (excluded) at which predictions are due, where they have a rhythm."""
-        moments = pd.date_range(start.floor("D"), end, freq=self.every)
-        return moments[(moments >= start) & (moments < end)]
+        """The moments from `start` to `end` (excluded) at which predictions are due, where they have a rhythm.
+
+        Multiples such as `2W-MON` or `36h` are counted from 1970 on, so that every window gives the same moments.
+        """
+        return moments_of(str(self.every), start, end)
 
 
 class LabelSpec(Strict):
@@ -92,6 +96,14 @@ class LabelSpec(Strict):
         None,
         description="Label of a mature event that none has come for, such as 0 for no complaint; when it is not given, "
         "such events are left out, and counted.",
+    )
+    max_unlabelled: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Largest share of mature events without a label, or with one that came after maturity; with "
+        "`absent`, of labels that came after it. Beyond it nothing is trained: the events whose label is known fast "
+        "are no picture of all.",
     )
 
     @model_validator(mode="after")
@@ -251,7 +263,12 @@ class ModelSpec(Strict):
         None, description="Categorical input by whose values the model is split: one champion for each."
     )
     segments: SegmentRules = Field(SegmentRules(), description="When a segment gets a model of its own.")
-    evaluation_days: int = Field(7, ge=1, description="Days of newest matured labels kept from training for the gate.")
+    evaluation_days: int = Field(
+        7,
+        ge=1,
+        description="Days of newest matured labels kept from training for the gate. Examples whose label became known "
+        "after the first prediction of these days are not trained on either.",
+    )
     drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
     policy: RetrainPolicy = Field(description="When it is retrained.")
     gate: GatePolicy = Field(

@@ -151,6 +151,21 @@ def choose(
     return Chosen(rows)
 
 
+def reachable(strategy: StrategySpec, moments: pd.Series) -> Positions:
+    """Which examples a training may look at, by their moments: the rest need not be kept for it.
+
+    Args:
+        strategy: The choices.
+        moments: Their moments of prediction.
+    """
+    rows = np.arange(len(moments))
+    if strategy.continues or not len(moments):
+        return rows
+    # What is chosen by inputs and labels is chosen among all of the window.
+    by_time = strategy if strategy.sampling == "recent" else strategy.model_copy(update={"sampling": "all"})
+    return choose(by_time, pd.DataFrame(index=moments.index), moments, moments, 0).rows
+
+
 def _ages(moments: pd.Series | None) -> Floats:
     """Seconds from each example to the newest one."""
     if moments is None:

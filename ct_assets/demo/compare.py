@@ -15,7 +15,8 @@ from ct_assets.core.tasks import task_of
 from ct_assets.core.training import limited
 from ct_assets.demo.driving import be_a_child
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import INSTANT, MATURES, maturity, partition_of, scored_name
+from ct_assets.lake.examples import INSTANT, MATURES, maturity, newest_versions, partition_of, scored_name
+from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
 
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -183,7 +184,8 @@ SELECT {wanted} FROM "{name}" WHERE event_timestamp >= $start AND event_timestam
 ORDER BY event_timestamp, {quoted(id_column)}
 """
     window = Window(partition_of(start), partition_of(end - INSTANT))
-    return Lake(home).query(sql, {name: window}, end, {"start": start, "end": end}).to_pandas().set_index(id_column)
+    rows = to_frame(Lake(home).query(sql, {name: window}, end, {"start": start, "end": end}))
+    return newest_versions(rows, id_column).set_index(id_column)
 
 
 def _newest_labels(home: Path, spec: ModelSpec, known_by: pd.Timestamp) -> pd.DataFrame:
@@ -194,7 +196,7 @@ SELECT {key}, label, known_at FROM "{name}"
 QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1
 """
     found = Lake(home).query(sql, {name: Window()}, known_by)
-    return found.to_pandas().set_index(id_column)
+    return to_frame(found).set_index(id_column)
 
 
 def _figures(arms: dict[str, pd.DataFrame], metric: str, by_calendar: str) -> dict[str, Any]:

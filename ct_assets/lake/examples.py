@@ -5,6 +5,7 @@ a label that becomes known at a moment belongs to what comes after it: mature at
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.dataset import MATURES
 from ct_assets.lake.engine import quoted
+from ct_assets.lake.frames import to_frame, with_whole_ids
+from ct_assets.lake.known_events import Events, announced_late, known_events, rows_are_independent
 from ct_assets.lake.lake import Lake, Window
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 DAY = pd.Timedelta(days=1)
 INSTANT = pd.Timedelta(1, "us")
 """The smallest step of time."""
+
+KEPT_VERSION = "as known at each event's moment"
+"""What kept events hold; another text makes them again."""
 
 
 def scored_name(spec: ModelSpec) -> str:
@@ -51,68 +57,132 @@ def read_events(
     spec: ModelSpec,
     start: pd.Timestamp,
     end: pd.Timestamp,
-    besides: pd.Series | None = None,
+    scored: pa.Table | None = None,
     matured_by: pd.Timestamp | None = None,
 ) -> pa.Table:
-    """Events whose prediction is due from `start` (included) to `end` (excluded), as known at `end`.
+    """Events whose prediction is due from `start` (included) to `end` (excluded), each as known at that moment.
 
     Args:
         lake: Where the source is.
         spec: Says what an event is.
         start: First moment of prediction.
         end: The moment after the last one.
-        besides: Ids of events that are not wanted.
+        scored: Id and `event_timestamp` of events that are not wanted.
         matured_by: Only events that matured before this moment, where each has its own.
 
     Returns:
         The columns of the spec's SQL, ordered by time and id, and `MATURES` where each event matures by itself;
-        timestamps in UTC.
+        timestamps in UTC. An id that was due at several moments, as it was announced again, is there with each.
 
     Raises:
-        ValueError: The SQL yields an event twice, or one without an id.
+        ValueError: The SQL yields an event twice for one moment, or one without an id.
     """
-    id_column, own = spec.events.id_column, spec.label.matures_at
-    key, unwanted = quoted(id_column), {}
-    if besides is not None and not besides.empty:
-        unwanted = {"unwanted": besides.to_frame(id_column)}
+    if rows_are_independent(spec):
+        found = known_events(lake, spec, _searched(lake, spec, start, end), start, end)
+        return _events(lake, spec, found, start, end, scored, matured_by)
+    # Each day by itself, and once: its SQL has to be run as of many moments.
+    kept = kept_events(lake, spec, start, end)
+    if kept is None:
+        return _events_of(lake, spec, start, end)
+    return _events(lake, spec, Events("SELECT * FROM known", tables={"known": kept}), start, end, scored, matured_by)
+
+
+def _events_of(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> pa.Table:
+    return _events(lake, spec, known_events(lake, spec, _searched(lake, spec, start, end), start, end), start, end)
+
+
+def _events(
+    lake: Lake,
+    spec: ModelSpec,
+    found: Events,
+    start: pd.Timestamp,
+    end: pd.Timestamp,
+    scored: pa.Table | None = None,
+    matured_by: pd.Timestamp | None = None,
+) -> pa.Table:
+    key, own = quoted(spec.events.id_column), spec.label.matures_at
+    unwanted = {} if scored is None or not len(scored) else {"unwanted": scored}
     moment = "" if own is None else f"CAST({quoted(own)} AS TIMESTAMPTZ) AS {MATURES}"
     added = "" if own is None else f" REPLACE ({moment})" if own == MATURES else f", {moment}"
-    matured = "" if own is None or matured_by is None else f"AND {MATURES} < $matured_by "
+    matured = "" if own is None or matured_by is None else f"WHERE {MATURES} < $matured_by "
     sql = f"""
-SELECT * FROM (SELECT *{added} FROM ({spec.events.sql}))
-{f"ANTI JOIN unwanted USING ({key})" if unwanted else ""}
-WHERE event_timestamp >= $start AND event_timestamp < $end {matured}ORDER BY event_timestamp, {key}
+SELECT * FROM (SELECT *{added} FROM ({found.sql}))
+{f"ANTI JOIN unwanted USING ({key}, event_timestamp)" if unwanted else ""}
+{matured}ORDER BY event_timestamp, {key}
 """
-    moments = {"start": start, "end": end} | ({"matured_by": matured_by} if matured else {})
-    events = lake.query(sql, {spec.events.source: _searched(lake, spec, start, end)}, end, moments, unwanted)
-    refuse_repeated(spec, events[id_column].to_pandas())
+    moments = {"matured_by": matured_by} if matured else {}
+    events = lake.query(sql, found.windows, end, moments, {**found.tables, **unwanted})
+    events = with_whole_ids(events, spec.events.id_column, f"the events' SQL of {spec.name}")
+    refuse_repeated(spec, events)
     _refuse_undue(spec, events, start, end)
     return events
 
 
-def refuse_repeated(spec: ModelSpec, ids: pd.Series) -> None:
-    """Refuse ids that do not name one event each: labels are joined by them.
+def late_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, known: pa.Table) -> list[object]:
+    """Ids of the events of a day that were announced after their moment, so that nobody could predict them.
+
+    Args:
+        lake: Where the source is.
+        spec: Says what an event is.
+        start: Begin of the day.
+        end: Its end.
+        known: The day's events, as `read_events` gives them.
+    """
+    found = announced_late(lake, spec, _searched(lake, spec, start, end), start, end, known)
+    ids: list[object] = found[spec.events.id_column].to_pylist()
+    return ids
+
+
+def refuse_repeated(spec: ModelSpec, events: pa.Table) -> None:
+    """Refuse ids that do not name one event each of a moment: labels are joined by them.
 
     Raises:
-        ValueError: An id is there twice, or missing.
+        ValueError: An id is there twice for one moment, or missing.
     """
     name = spec.events.id_column
-    if missing := int(ids.isna().sum()):
-        problem = f"{missing} of {len(ids)} events without {name}"
-    elif not (repeated := ids[ids.duplicated()]).empty:
-        problem = f"{name} {repeated.iloc[0]!r} more than once"
+    ids, moments = events[name], events["event_timestamp"]
+    if ids.null_count:
+        problem = f"{ids.null_count} of {len(ids)} events without {name}"
+        remedy = "an id for each event: leave such rows out"
     else:
-        return
+        counts = pa.table({"id": ids, "at": moments}).group_by(["id", "at"]).aggregate([([], "count_all")])
+        if len(counts) == len(ids):
+            return
+        twice = counts.filter(pc.greater(counts["count_all"], 1))
+        problem = f"{name} {twice['id'][0].as_py()!r} more than once for {twice['at'][0].as_py().isoformat()}"
+        remedy = (
+            f"one row, or the newest to be told by `known_at` among the columns: leave the others out, group by {name}"
+        )
     raise ValueError(
-        f"the events' SQL of {spec.name} yields {problem}; expected an id for each event: leave such rows out, or name "
-        "another `events.id_column`"
+        f"the events' SQL of {spec.name} yields {problem}; expected {remedy}, or name another `events.id_column`"
+    )
+
+
+def newest_versions(frame: pd.DataFrame, id_column: str) -> pd.DataFrame:
+    """One row of each id: that of the latest moment of prediction, of an event that was announced again."""
+    if not frame[id_column].duplicated().any():
+        return frame
+    newest = frame.sort_values("event_timestamp", kind="stable").drop_duplicates(id_column, keep="last")
+    return frame.loc[newest.index.sort_values()].reset_index(drop=True)
+
+
+def newest_events(spec: ModelSpec, events: pa.Table) -> pa.Table:
+    """The same for a table."""
+    id_column = spec.events.id_column
+    if pc.count_distinct(events[id_column]).as_py() == len(events):
+        return events
+    pairs = [id_column, "event_timestamp"]
+    newest = events.group_by(id_column).aggregate([("event_timestamp", "max")])
+    newest = newest.rename_columns([id_column, "event_timestamp"])
+    return events.join(newest.select(pairs), keys=pairs, join_type="left semi").sort_by(
+        [("event_timestamp", "ascending"), (id_column, "ascending")]
     )
 
 
 def kept_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> pa.Table | None:
-    """The events of `read_events`, each as known when its day ended, at the cost of the days that are new.
+    """The events of `read_events`, at the cost of the days that are new.
 
-    The labels of a horizon are computed anew every day for as long as a figure looks at them. Their events stay the
+    The labels of a horizon are computed again every day for as long as a figure looks at them. Their events stay the
     same, so those of each day are kept beside the lake's other datasets, under the digest of what they were made of.
 
     Returns:
@@ -126,15 +196,15 @@ def kept_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timest
         paths = [file.path for file in lake.dataset(spec.events.source).files(window.first, window.last)]
         if not paths:
             continue
-        digest = hashlib.sha256("\n".join([spec.events.sql, *paths]).encode()).hexdigest()
+        made_of = [KEPT_VERSION, spec.events.sql, str(spec.events.every), str(spec.label.matures_at), *paths]
+        digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
         kept = dataset.partition(partition)
         if [file.digest for file in kept] != [digest]:
-            kept = [dataset.write(partition, read_events(lake, spec, day, day + DAY), digest)]
+            kept = [dataset.write(partition, _events_of(lake, spec, day, day + DAY), digest)]
         parts += [pq.read_table(path) for path in dataset.paths(kept)]
     if not parts:
         return None
-    events = pa.concat_tables(parts)
-    refuse_repeated(spec, events[spec.events.id_column].to_pandas())
+    events = pa.concat_tables(parts, promote_options="permissive")
     moments = events["event_timestamp"]
     return events.filter(pc.and_(pc.greater_equal(moments, pa.scalar(start)), pc.less(moments, pa.scalar(end))))
 
@@ -166,15 +236,22 @@ def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Time
     that are mature.
 
     Returns:
-        Columns: the id, `label`, `known_at`.
+        Columns: the id, `label`, `known_at`, from when on it was this one, and `came`, when the first label did.
 
     Raises:
         ValueError: The SQL of a horizon yields an event twice.
     """
     if spec.label.horizon is not None:
-        return horizon_labels(lake, spec, first, matured_before(spec, as_of), as_of)
-    newest = f"row_number() OVER (PARTITION BY {quoted(spec.events.id_column)} ORDER BY known_at DESC, label DESC) = 1"
-    return _arrived(lake, spec, as_of, partition_of(first), newest)
+        labels = horizon_labels(lake, spec, first, matured_before(spec, as_of), as_of)
+        return labels.assign(came=labels["known_at"])
+    key = quoted(spec.events.id_column)
+    news = "" if spec.label.absent is None else "FILTER (WHERE label IS DISTINCT FROM $absent)"
+    asked = {} if spec.label.absent is None else {"absent": spec.label.absent}
+    wanted = f"""
+SELECT *, min(known_at) {news} OVER (PARTITION BY {key}) AS came FROM versions
+QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC, label DESC) = 1 ORDER BY {key}
+"""
+    return _versions(lake, spec, as_of, partition_of(first), wanted, asked)
 
 
 def label_versions(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str) -> pd.DataFrame:
@@ -186,18 +263,25 @@ def label_versions(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str)
         Columns: the id, `label`, `known_at`.
     """
     key = quoted(spec.events.id_column)
-    changed = f"label IS DISTINCT FROM lag(label) OVER (PARTITION BY {key} ORDER BY known_at, label)"
-    return _arrived(lake, spec, as_of, first, changed)
+    return _versions(lake, spec, as_of, first, f"SELECT * FROM versions ORDER BY {key}, known_at, label DESC", {})
 
 
-def _arrived(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str, which: str) -> pd.DataFrame:
-    key = quoted(spec.events.id_column)
+def _versions(
+    lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str, wanted: str, asked: Mapping[str, object]
+) -> pd.DataFrame:
+    """What is `wanted` of the table `versions`: each label that differs from the one before."""
+    id_column = spec.events.id_column
+    key = quoted(id_column)
     sql = f"""
-SELECT {key}, label, known_at FROM ({spec.label.sql}) WHERE label IS NOT NULL AND known_at <= $as_of
-QUALIFY {which} ORDER BY {key}, known_at, label DESC
+WITH versions AS (
+  SELECT {key}, label, known_at FROM ({spec.label.sql})
+  WHERE label IS NOT NULL AND {key} IS NOT NULL AND known_at <= $as_of
+  QUALIFY label IS DISTINCT FROM lag(label) OVER (PARTITION BY {key} ORDER BY known_at, label)
+) {wanted}
 """
     window = Window(first, partition_of(as_of - INSTANT))
-    return lake.query(sql, {spec.label.source: window}, as_of, {"as_of": as_of}).to_pandas()
+    found = lake.query(sql, {spec.label.source: window}, as_of, {"as_of": as_of, **asked})
+    return to_frame(with_whole_ids(found, id_column, f"the label SQL of {spec.name}"))
 
 
 def horizon_labels(
@@ -229,7 +313,7 @@ def horizon_labels(
     id_column = spec.events.id_column
     if not has_events(lake, spec, start, end):
         return pd.DataFrame({id_column: [], "label": [], "known_at": pd.Series(dtype="datetime64[us, UTC]")})
-    events = read_events(lake, spec, start, end) if events is None else events
+    events = newest_events(spec, read_events(lake, spec, start, end) if events is None else events)
     ends = pa.array(events["event_timestamp"].to_pandas() + spec.label.horizon)
     events = events.append_column("horizon_ends", ends.cast(events.schema.field("event_timestamp").type))
     key = quoted(id_column)
@@ -238,7 +322,8 @@ SELECT {key}, label, horizon_ends AS known_at FROM ({spec.label.sql}) JOIN event
 WHERE label IS NOT NULL ORDER BY {key}
 """
     window = Window(partition_of(start), partition_of(as_of - INSTANT))
-    labels = lake.query(sql, {spec.label.source: window}, as_of, tables={"events": events}).to_pandas()
+    found = lake.query(sql, {spec.label.source: window}, as_of, tables={"events": events})
+    labels = to_frame(with_whole_ids(found, id_column, f"the label SQL of {spec.name}"))
     repeated = labels.loc[labels[id_column].duplicated(), id_column]
     if len(repeated):
         raise ValueError(

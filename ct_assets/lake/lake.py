@@ -75,7 +75,7 @@ class Lake:
             tables: Further tables, by the names that the query has for them.
         """
         with self.connect() as connection:
-            rows = self.expose(connection, windows, as_of)
+            rows = self.expose(connection, windows, as_of) if windows else 0
             for name, table in (tables or {}).items():
                 connection.register(name, table)
             if rows < MANY_ROWS:

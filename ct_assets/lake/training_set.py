@@ -3,21 +3,24 @@
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ct_assets.core import canonical
+from ct_assets.core.division import divide
 from ct_assets.core.inputs import model_inputs
+from ct_assets.core.label_gaps import LabelGaps
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.strategies import reachable
 from ct_assets.core.strict import unknown
 from ct_assets.core.tasks import Task, task_of
-from ct_assets.lake.dataset import to_parquet
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.examples import (
     DAY,
@@ -26,15 +29,18 @@ from ct_assets.lake.examples import (
     has_events,
     matured_before,
     maturing,
+    maturity,
+    newest_versions,
     partition_of,
     read_events,
     read_labels,
-    refuse_repeated,
     scored_name,
     with_features,
 )
+from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.row_blocks import read_blocks, write_blocks
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -45,6 +51,8 @@ MANIFEST = "manifest.json"
 
 FEATURES_DIGEST = "features_digest"
 """Column of scored events that names the definitions their features were made by."""
+
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,12 @@ class FeatureVersions:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """One snapshot: labelled examples, the newest of them kept for the gate.
+    """One snapshot: the labelled examples that a training uses, the newest of them kept for the gate.
 
-    All of it is in the digest: a further attribute gives stored snapshots other names, and they cannot be read then.
+    Its manifest is sealed as it was stored: later code may add attributes, and reads older manifests and newer ones.
 
     Attributes:
-        rows_digest: SHA-256 of the rows.
+        rows_digest: SHA-256 of the rows: of the digests of their blocks.
         model: Name of the model.
         as_of: What was known when; ISO 8601 in UTC.
         split_at: Examples from here on are kept for the gate, not trained on.
@@ -79,6 +87,11 @@ class TrainingSet:
         unlabelled: Mature events that no label had come for, which are left out.
         absent: Those that were given the label that the spec has for this case.
         split_by: Column that `split_at` divides.
+        holdout_starts: First prediction of the holdout: every example to train on was mature then.
+        embargoed: Examples left out because they were not.
+        late: Mature events whose first label came after their maturity.
+        blocks: Digests of the files with the rows, each those of a week of events.
+        schema_version: Of the manifest.
     """
 
     rows_digest: str
@@ -93,11 +106,41 @@ class TrainingSet:
     unlabelled: int = 0
     absent: int = 0
     split_by: str = "event_timestamp"
+    holdout_starts: str = ""
+    embargoed: int = 0
+    late: int = 0
+    blocks: Sequence[str] = ()
+    schema_version: int = SCHEMA_VERSION
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Names the snapshot: one of everything above, as the same rows can be divided at another moment."""
-        return canonical.digest(self)
+        """Names the snapshot: one of all that its manifest holds, as the same rows can be divided at another moment."""
+        return canonical.digest(asdict(self))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model has learned from.
+
+    Attributes:
+        ids: Ids of the events.
+        last_event: The last of their moments of prediction; None without any.
+        last_label: The last of their moments of maturity.
+    """
+
+    ids: pd.Index
+    last_event: pd.Timestamp | None
+    last_label: pd.Timestamp | None
+
+    def unseen(self, examples: pd.DataFrame, id_column: str) -> "pd.Series[bool]":
+        """Which examples the model can be judged on: it did not learn from them, nor from labels of their time.
+
+        Args:
+            examples: With id and `event_timestamp`.
+            id_column: Column of the id.
+        """
+        new = ~examples[id_column].isin(self.ids)
+        return new if self.last_label is None else new & (examples["event_timestamp"] >= self.last_label)
 
 
 def build_training_set(
@@ -109,7 +152,7 @@ def build_training_set(
     features: FeatureVersions,
     segment: str | None = None,
 ) -> TrainingSet:
-    """Take a snapshot of all matured examples known at `as_of`, or of those of one segment.
+    """Take a snapshot of the matured examples known at `as_of` that the strategy uses, or of those of one segment.
 
     Args:
         lake: Where events and labels are, and where the snapshot goes.
@@ -121,49 +164,91 @@ def build_training_set(
         segment: Value of the segment column; None for all.
 
     Raises:
-        ValueError: No example has matured yet, or a label is none that the task knows.
+        ValueError: No example has matured yet, a label is none that the task knows, or too many events have no label
+            in time.
     """
     line = Line(spec.name, segment)
-    examples, without = _labelled(lake, store, spec, as_of, first, features.digest, segment)
-    if examples.empty:
+    mature = _mature(lake, store, spec, as_of, first, features.digest, segment)
+    told = _told(lake, spec, as_of, first, mature) if len(mature) else mature.assign(label=None)
+    without = int(told["label"].isna().sum())
+    if spec.label.absent is not None and without:
+        told["label"] = told["label"].where(told["label"].notna(), spec.label.absent)
+    labelled = told["label"].notna().to_numpy(dtype=bool)
+    if not labelled.any():
         raise ValueError(
-            f"no example of {line.name} has matured by {as_of}: {spec.label.told()}, and {without} mature events "
+            f"no example of {line.name} has matured by {as_of}: {spec.label.told()}, and {len(mature)} mature events "
             f"have none; wait for them, or check the sources {spec.events.source!r} and {spec.label.source!r}"
         )
-    inputs = model_inputs(spec, examples)
-    keys = [spec.events.id_column, "event_timestamp"]
-    if spec.label.reach is None:
-        # Of the newest predictions only those that mature fast are mature: what is newest is told by maturity alone.
-        keys, split_by, split_at = [*keys, MATURES], MATURES, as_of - spec.evaluation_days * DAY
-    else:
-        split_by, split_at = "event_timestamp", matured_before(spec, as_of) - spec.evaluation_days * DAY
+    split_by, split_at = division_of(spec, as_of)
+    _refuse_gaps(spec, line, told, split_by, split_at)
+    examples, told = mature[labelled].reset_index(drop=True), told[labelled].reset_index(drop=True)
+    division = divide(told["event_timestamp"], told["matures"], split_at, split_by == MATURES)
     task = task_of(spec)
-    own_weight = examples[[spec.weight]] if spec.weight and spec.weight not in spec.inputs else examples[[]]
-    frame = pd.concat([examples[keys], inputs, own_weight, task.stored(examples["label"])], axis=1)
-    payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
-    train = frame[split_by] < split_at
+    keys = examples[[spec.events.id_column, "event_timestamp"]].assign(**{MATURES: told["matures"]})
+    own_weight = [spec.weight] if spec.weight and spec.weight not in spec.inputs else []
+    label = task.stored(told["label"])
+    frame = pd.concat([keys, model_inputs(spec, examples), examples[own_weight], label], axis=1)
+    older = np.flatnonzero(division.train)
+    train = older[reachable(spec.strategy, examples["event_timestamp"].iloc[older])]
+    # From the first on that is used, those under the embargo as well: the next snapshots share the files with them.
+    rows = frame.iloc[train[0] if len(train) else 0 :]
+    blocks = write_blocks(_blocks(lake), pa.Table.from_pandas(rows, preserve_index=False))
     snapshot = TrainingSet(
-        rows_digest=hashlib.sha256(payload).hexdigest(),
+        rows_digest=hashlib.sha256("\n".join(blocks).encode()).hexdigest(),
         model=line.name,
         as_of=as_of.isoformat(),
         split_at=split_at.isoformat(),
-        train_rows=int(train.sum()),
-        holdout_rows=int((~train).sum()),
-        positives=_positives(task, frame.loc[train, "label"]),
+        train_rows=len(train),
+        holdout_rows=int(division.holdout.sum()),
+        positives=_positives(task, label.iloc[train]),
         feature_service=spec.feature_service,
         feature_versions=features.views,
         unlabelled=without if spec.label.absent is None else 0,
         absent=0 if spec.label.absent is None else without,
         split_by=split_by,
+        holdout_starts=division.starts.isoformat(),
+        embargoed=division.embargoed,
+        late=int((told["came"] > told["matures"]).sum()),
+        blocks=blocks,
     )
-    folder = _folder(lake, snapshot.digest)
-    # Also when it is there: what is made again is the same, unless somebody changed it.
-    write_atomically(folder / "data.parquet", payload)
-    write_atomically(folder / MANIFEST, json.dumps(asdict(snapshot), indent=2).encode())
+    write_atomically(_folder(lake, snapshot.digest) / MANIFEST, json.dumps(asdict(snapshot), indent=2).encode())
     return snapshot
 
 
-def _labelled(
+def division_of(spec: ModelSpec, as_of: pd.Timestamp) -> tuple[str, pd.Timestamp]:
+    """By which column the newest examples are told, and from where on they are kept for the gate."""
+    if spec.label.reach is None:
+        # Of the newest predictions only those that mature fast are mature: what is newest is told by maturity alone.
+        return MATURES, as_of - spec.evaluation_days * DAY
+    return "event_timestamp", matured_before(spec, as_of) - spec.evaluation_days * DAY
+
+
+def label_problem(spec: ModelSpec, told: pd.DataFrame, split_by: str, split_at: pd.Timestamp) -> str:
+    """Why labels are no picture of the events that matured; empty if they are.
+
+    The events that are judged on and those that the strategy looks at are held against the limit by themselves.
+
+    Args:
+        spec: The model.
+        told: `event_timestamp`, `matures` and `came` of the mature events, as `LabelGaps` counts them.
+        split_by: As `division_of` has it.
+        split_at: Likewise.
+    """
+    newest = told["matures" if split_by == MATURES else "event_timestamp"] >= split_at
+    older = told[~newest]
+    older = older.iloc[reachable(spec.strategy, older["event_timestamp"])]
+    for events, what in ((told[newest], "to judge a challenger on"), (older, "to learn from")):
+        if problem := LabelGaps.of(events).problem(spec.label):
+            return f"{problem} (the events {what})"
+    return ""
+
+
+def _refuse_gaps(spec: ModelSpec, line: Line, told: pd.DataFrame, split_by: str, split_at: pd.Timestamp) -> None:
+    if problem := label_problem(spec, told, split_by, split_at):
+        raise ValueError(f"no training set of {line.name}: {problem}")
+
+
+def _mature(
     lake: Lake,
     store: "FeatureStore",
     spec: ModelSpec,
@@ -171,23 +256,26 @@ def _labelled(
     first: pd.Timestamp,
     digest: str,
     segment: str | None,
-) -> tuple[pd.DataFrame, int]:
-    """Every mature event from `first` on with its features and its label, and how many had none."""
+) -> pd.DataFrame:
+    """Every mature event from `first` on with its features; of an event that was announced again, the last."""
     if not has_events(lake, spec, first, matured_before(spec, as_of)):
-        return pd.DataFrame(), 0
+        return pd.DataFrame()
     examples = _examples(lake, store, spec, first, as_of, digest, segment)
-    if examples.empty:
-        return examples, 0
-    # Of different days, an event that comes twice was scored twice.
-    refuse_repeated(spec, examples[spec.events.id_column])
-    if spec.weight and spec.weight not in spec.inputs:
+    if spec.weight and spec.weight not in spec.inputs and len(examples):
         examples = _with_weights(lake, spec, first, as_of, examples)
-    labels = read_labels(lake, spec, as_of, first)[[spec.events.id_column, "label"]]
-    examples = examples.merge(labels, on=spec.events.id_column, how="left")
-    missing = examples["label"].isna()
-    if spec.label.absent is None:
-        return examples[~missing].reset_index(drop=True), int(missing.sum())
-    return examples.assign(label=examples["label"].where(~missing, spec.label.absent)), int(missing.sum())
+    return examples
+
+
+def _told(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Timestamp, mature: pd.DataFrame) -> pd.DataFrame:
+    """What is known of the labels of mature events, in their order.
+
+    Returns:
+        `event_timestamp`, `matures`, `came` (when the first label did), and `label` or none.
+    """
+    id_column = spec.events.id_column
+    told = mature[[id_column, "event_timestamp"]].assign(matures=maturity(spec, mature))
+    labels = read_labels(lake, spec, as_of, first)
+    return told.merge(labels[[id_column, "label", "came"]], on=id_column, how="left")
 
 
 def _positives(task: Task, label: pd.Series) -> int | None:
@@ -206,35 +294,43 @@ def _examples(
     """Every event from `first` on that is mature at `as_of`, with its features; of one segment, if one is named.
 
     What was known at the moment of a prediction does not change, so the features that Feast gave when an event was
-    scored are taken as they are; events that were never scored, or with other definitions, are joined anew.
+    scored are taken as they are; events that were never scored, or with other definitions, are joined again.
     """
-    end = matured_before(spec, as_of)
+    end, id_column = matured_before(spec, as_of), spec.events.id_column
     own = [MATURES] if spec.label.reach is None else []
     joined = _joined(lake, spec, first, as_of, digest, segment, [*own, *spec.inputs])
     # To which segment an event belongs may be known only once it was joined, so those of all of them are known ones.
     known = joined if segment is None else _joined(lake, spec, first, as_of, digest, None, ())
-    events = read_events(lake, spec, first, end, known[spec.events.id_column], matured_by=as_of).to_pandas()
+    pairs = [id_column, "event_timestamp"]
+    scored = pa.Table.from_pandas(known[pairs], preserve_index=False) if len(known) else None
+    events = to_frame(read_events(lake, spec, first, end, scored, matured_by=as_of))
     if events.empty:
-        return joined
-    columns = list(joined.columns)
-    anew = with_features(store, spec, events)
-    # As they were scored: beside texts, numbers that stand for categories would become other texts.
-    anew = anew.assign(**model_inputs(spec, anew)).reindex(columns=columns)
-    parts = [joined, anew if segment is None else anew[anew[spec.segment_by] == segment]]
-    if not any(map(len, parts)):
-        return joined
-    whole = pd.concat([part for part in parts if len(part)])
-    return whole.sort_values(["event_timestamp", spec.events.id_column], ignore_index=True)
+        versions, whole = known[pairs], joined
+    else:
+        versions = pd.concat([part[pairs] for part in (known, events) if len(part)], ignore_index=True)
+        columns = list(joined.columns)
+        again = with_features(store, spec, events)
+        # As they were scored: beside texts, numbers that stand for categories would become other texts.
+        again = again.assign(**model_inputs(spec, again)).reindex(columns=columns)
+        parts = [joined, again if segment is None else again[again[spec.segment_by] == segment]]
+        if not any(map(len, parts)):
+            return joined
+        whole = pd.concat([part for part in parts if len(part)])
+        whole = whole.sort_values(["event_timestamp", id_column], ignore_index=True)
+    if versions[id_column].duplicated().any():
+        whole = whole.merge(newest_versions(versions, id_column)[pairs], on=pairs)
+    return whole
 
 
 def _with_weights(
     lake: Lake, spec: ModelSpec, first: pd.Timestamp, as_of: pd.Timestamp, examples: pd.DataFrame
 ) -> pd.DataFrame:
     """The examples with their weights, from the events: what was scored holds only what the model reads."""
-    events = read_events(lake, spec, first, as_of).to_pandas()
+    events = to_frame(read_events(lake, spec, first, matured_before(spec, as_of)))
     if spec.weight not in events:
         raise ValueError(f"weight: {unknown('column of the events or input', str(spec.weight), events.columns)}")
-    return examples.merge(events[[spec.events.id_column, spec.weight]], on=spec.events.id_column, how="left")
+    pairs = [spec.events.id_column, "event_timestamp"]
+    return examples.merge(events[[*pairs, spec.weight]], on=pairs, how="left")
 
 
 def _joined(
@@ -262,21 +358,25 @@ WHERE event_timestamp >= $start AND {maturing(spec)} < $as_of AND {FEATURES_DIGE
 ORDER BY event_timestamp, {quoted(spec.events.id_column)}
 """
     asked = {"start": first, "as_of": as_of, "digest": digest} | ({} if segment is None else {"segment": segment})
-    return lake.query(sql, {name: window}, end, asked).to_pandas()
+    return to_frame(lake.query(sql, {name: window}, end, asked))
 
 
 def load_training_set(lake: Lake, digest: str) -> TrainingSet:
-    """Read a snapshot's manifest.
+    """Read a snapshot's manifest; what later code may have added to it is passed over.
 
     Raises:
         FileNotFoundError: There is no such snapshot.
         ValueError: The manifest is not the one that the digest names.
     """
     path = _folder(lake, digest) / MANIFEST
-    found = TrainingSet(**json.loads(path.read_text()))
-    if found.digest != digest:
-        raise ValueError(f"{path} was changed: its digest is {found.digest}, and not {digest}; train again")
-    return found
+    content = json.loads(path.read_text())
+    if (found := canonical.digest(content)) != digest:
+        raise ValueError(f"{path} was changed: its digest is {found}, and not {digest}; train again")
+    names = {field.name for field in fields(TrainingSet)}
+    snapshot = TrainingSet(**{name: value for name, value in content.items() if name in names})
+    # It is the stored manifest that has it, whatever this code knows of it.
+    vars(snapshot)["digest"] = digest
+    return snapshot
 
 
 def read_examples(
@@ -284,19 +384,37 @@ def read_examples(
 ) -> pd.DataFrame:
     """Rows of a snapshot, ordered by the moment of prediction; all columns unless some are named.
 
-    The holdout is what has matured last.
+    The holdout is what has matured last; every row to train on was mature at its first prediction.
 
     Raises:
         ValueError: The rows are not those that were judged.
     """
-    split_at = pd.Timestamp(snapshot.split_at)
-    bound = (snapshot.split_by, "<" if part == "train" else ">=", split_at)
-    path = _folder(lake, snapshot.digest) / "data.parquet"
-    payload = path.read_bytes()
-    if hashlib.sha256(payload).hexdigest() != snapshot.rows_digest:
-        raise ValueError(f"{path} was changed: its rows are not those of training set {snapshot.digest}; train again")
-    return pq.read_table(pa.BufferReader(payload), columns=columns and list(columns), filters=[bound]).to_pandas()
+    newest = (snapshot.split_by, ">=", pd.Timestamp(snapshot.split_at))
+    starts = pd.Timestamp(snapshot.holdout_starts or snapshot.split_at)
+    files = {_blocks(lake) / f"{digest}.parquet": digest for digest in snapshot.blocks}
+    bounds = [(MATURES, "<=", starts)] if part == "train" else [newest, ("event_timestamp", ">=", starts)]
+    if not snapshot.blocks:
+        # Of the first version: one file a snapshot, divided at one moment.
+        files = {_folder(lake, snapshot.digest) / "data.parquet": snapshot.rows_digest}
+        bounds = [(snapshot.split_by, "<", newest[2]) if part == "train" else newest]
+    return to_frame(read_blocks(files, bounds, columns, snapshot.digest))
+
+
+def rows_seen(lake: Lake, snapshot: TrainingSet, id_column: str) -> Seen:
+    """What a model that was trained on a snapshot has learned from; the first trainings of a lineage are within.
+
+    Only the part to train on: no training looks at the holdout.
+    """
+    matures = MATURES if snapshot.blocks else "event_timestamp"
+    rows = read_examples(lake, snapshot, "train", list(dict.fromkeys([id_column, "event_timestamp", matures])))
+    if rows.empty:
+        return Seen(pd.Index([]), None, None)
+    return Seen(pd.Index(rows[id_column]), rows["event_timestamp"].max(), rows[matures].max())
 
 
 def _folder(lake: Lake, digest: str) -> Path:
     return lake.home / "training_sets" / digest
+
+
+def _blocks(lake: Lake) -> Path:
+    return lake.home / "training_sets" / "rows"

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ct_assets.core.division import divide
 from ct_assets.core.inputs import MISSING_CATEGORY
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
-from ct_assets.core.strategies import Positions, choose
+from ct_assets.core.strategies import reachable
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import DAY, INSTANT, maturing, partition_of, scored_name
+from ct_assets.lake.examples import INSTANT, MATURES, maturing, partition_of, scored_name
+from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.training_set import division_of, label_problem
 from ct_assets.lib.outcomes import CORRECTIONS, days_of_maturity, outcomes_name, read_outcomes
 
 FOREVER = pd.Timestamp("2200-01-01", tz="UTC")
@@ -31,7 +33,8 @@ def unlabelled(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timesta
     window = days_of_maturity(start, partition_of(end - INSTANT), spec.label.reach)
     if not lake.has_rows(name, window):
         return 0
-    sql = f'SELECT count(*) AS n FROM "{name}" WHERE {maturing(spec)} >= $start AND {maturing(spec)} < $end'
+    which = f"{maturing(spec)} >= $start AND {maturing(spec)} < $end"
+    sql = f'SELECT count(DISTINCT {quoted(spec.events.id_column)}) AS n FROM "{name}" WHERE {which}'
     return int(lake.query(sql, {name: window}, end, {"start": start, "end": end})["n"][0].as_py()) - labelled
 
 
@@ -137,35 +140,59 @@ def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) ->
     """Why a training of a line as of a moment could not end in a judged model; empty if nothing stands in its way.
 
     It would have to learn from the mature examples, and be judged on the newest of them: there have to be some of both,
-    and those that the strategy chooses of the first have to differ in their labels.
+    with labels that came in time, and those that the strategy chooses of the first have to differ in their labels.
     """
-    name, task = outcomes_name(spec), task_of(spec)
-    of_segment = "" if line.segment is None else f"AND {quoted(str(spec.segment_by))} = $segment "
-    sql = f"""
-SELECT label, event_timestamp, {maturing(spec)} < $split AS to_learn FROM "{name}"
-WHERE {maturing(spec)} < $as_of {of_segment}
-QUALIFY row_number() OVER (PARTITION BY {quoted(spec.events.id_column)} ORDER BY known_at DESC) = 1
-"""
-    window, split = Window(None, partition_of(as_of - INSTANT)), as_of - spec.evaluation_days * DAY
-    if not lake.has_rows(name, window):
+    window = Window(None, partition_of(as_of - INSTANT))
+    if not lake.has_rows(outcomes_name(spec), window):
         return "nothing that was scored has a label yet"
-    asked = {"split": split, "as_of": as_of} | ({} if line.segment is None else {"segment": line.segment})
-    found = lake.query(sql, {name: window}, as_of, asked).to_pandas()
-    older = found[found["to_learn"]]
-    if len(older) == len(found):
-        return f"of the events that matured since {split.isoformat()} none has a label, to judge a challenger on"
+    task, (split_by, split_at) = task_of(spec), division_of(spec, as_of)
+    told = _mature_labels(lake, spec, line, as_of)
+    labelled = told.dropna(subset="label").reset_index(drop=True)
+    by_maturity = split_by == MATURES
+    division = divide(labelled["event_timestamp"], labelled["matures"], split_at, by_maturity)
+    since = f"events that {'matured' if by_maturity else 'were predicted'} since {split_at.isoformat()}"
+    if not division.holdout.any():
+        return f"of the {since} none has a label, to judge a challenger on"
+    if problem := label_problem(spec, told, split_by, split_at):
+        return problem
+    older = labelled[division.train]
     if older.empty:
-        return f"all {len(found)} labels are of events that matured since {split.isoformat()}: to judge on"
-    labels = older["label"].iloc[_learned_from(spec, older)]
+        return (
+            f"none of the {len(labelled)} labelled events was mature at {division.starts.isoformat()}, the first "
+            f"prediction to judge on: {division.holdout.sum()} are {since}, and {division.embargoed} matured later"
+        )
+    labels = older["label"].iloc[reachable(spec.strategy, older["event_timestamp"])]
     if labels.nunique() < task.fewest_values:
         return f"the {len(labels)} examples to learn from have one class only; expected {task.needs}"
     return ""
 
 
-def _learned_from(spec: ModelSpec, examples: pd.DataFrame) -> Positions:
-    """Which examples the strategy chooses by their moments; what it chooses by their inputs leaves no class out."""
-    strategy = spec.strategy
-    if strategy.continues:
-        return np.arange(len(examples))
-    by_time = strategy if strategy.sampling == "recent" else strategy.model_copy(update={"sampling": "all"})
-    return choose(by_time, examples[[]], examples["label"], examples["event_timestamp"], spec.seed).rows
+def _mature_labels(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> pd.DataFrame:
+    """Every mature event of a line: `event_timestamp`, `matures`, its `label`, and `came`, when the first one did."""
+    scored, outcomes, key = scored_name(spec), outcomes_name(spec), quoted(spec.events.id_column)
+    asked: dict[str, object] = {"as_of": as_of}
+    which, news, came = f"{maturing(spec)} < $as_of", "", "min(known_at)"
+    if line.segment is not None:
+        which, asked["segment"] = f"{which} AND {quoted(str(spec.segment_by))} = $segment", line.segment
+    if spec.label.horizon is not None:
+        # What corrects the label of a horizon is known later, and of the same time.
+        came = f"min({maturing(spec)})"
+    if spec.label.absent is not None:
+        news, asked["absent"] = "FILTER (WHERE label IS DISTINCT FROM $absent)", spec.label.absent
+    window = Window(None, partition_of(as_of - INSTANT))
+    windows = {name: window for name in (scored, outcomes) if lake.has_rows(name, window)}
+    sql = f"""
+WITH labelled AS (
+  SELECT {key}, event_timestamp, {maturing(spec)} AS matures, label, {came} {news} OVER (PARTITION BY {key}) AS came
+  FROM "{outcomes}" WHERE {which} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1
+)
+SELECT event_timestamp, matures, label, came FROM labelled
+"""
+    if scored in windows:
+        sql += f"""
+UNION ALL SELECT event_timestamp, matures, NULL, NULL FROM (
+  SELECT {key}, event_timestamp, {maturing(spec)} AS matures FROM "{scored}" WHERE {which}
+  QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY event_timestamp DESC) = 1
+) ANTI JOIN labelled USING ({key})
+"""
+    return to_frame(lake.query(f"{sql} ORDER BY 1", windows, as_of, asked))

@@ -29,9 +29,11 @@ from ct_assets.lake.examples import (
     label_versions,
     maturing,
     maturity,
+    newest_versions,
     partition_of,
     scored_name,
 )
+from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.partitions import day_before, end_of
@@ -131,7 +133,7 @@ def days_of_maturity(start: pd.Timestamp, last: str, reach: timedelta | None) ->
 
 
 def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) -> pd.DataFrame:
-    """Scored events that mature from `since` on."""
+    """Scored events that mature from `since` on; of one that was announced again, the last prediction."""
     own = [MATURES] if spec.label.reach is None else []
     segment = [] if spec.segment_by is None else [spec.segment_by, SERVED_BY]
     baseline = [] if spec.baseline.column is None else [spec.baseline.column]
@@ -139,7 +141,8 @@ def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) ->
     columns = ", ".join(map(quoted, [spec.events.id_column, "event_timestamp", *further]))
     name, window = scored_name(spec), days_of_maturity(since, partition, spec.label.reach)
     sql = f'SELECT {columns} FROM "{name}" WHERE {maturing(spec)} >= $since'
-    return lake.query(sql, {name: window}, end_of(partition), {"since": since}).to_pandas()
+    rows = to_frame(lake.query(sql, {name: window}, end_of(partition), {"since": since}))
+    return newest_versions(rows, spec.events.id_column)
 
 
 def _arrived(lake: Lake, spec: ModelSpec, scored: pd.DataFrame, partition: str) -> pd.DataFrame:
@@ -180,7 +183,7 @@ def _counted(lake: Lake, spec: ModelSpec, joined: pd.DataFrame, partition: str) 
         return joined[columns].head(0).assign(day="", first=False)
     # Turned into pandas together: one by one, small files take longer to turn than to read.
     tables = [pq.read_table(path, columns=columns) for path in dataset.paths(files)]
-    counted = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    counted = to_frame(pa.concat_tables(tables, promote_options="permissive"))
     rows = [file.rows for file in files]
     counted["day"] = np.repeat(np.array([file.partition for file in files], dtype=object), rows)
     counted["first"] = np.repeat([file.name != CORRECTIONS for file in files], rows)
@@ -247,7 +250,7 @@ def read_outcomes(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, start: pd.Ti
 SELECT *, count(*) OVER (PARTITION BY {key}) AS versions FROM "{name}" WHERE {maturing(spec)} >= $start
 QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1 ORDER BY event_timestamp, {key}
 """
-    return lake.query(sql, {name: window}, as_of, {"start": start}).to_pandas()
+    return to_frame(lake.query(sql, {name: window}, as_of, {"start": start}))
 
 
 def recent_outcomes(lake: Lake, lines: Sequence[Releases], spec: ModelSpec, as_of: pd.Timestamp) -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.lake.contract import Domain
 from ct_assets.lake.examples import MATURES, read_events, scored_name, with_features
+from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
@@ -72,8 +73,8 @@ def score_day(
     Returns:
         The rows, and the version of the model's own champion; without a champion the predictions are missing.
     """
-    start, end = pd.Timestamp(partition, tz="UTC"), end_of(partition)
-    events = with_features(store, spec, read_events(lake, spec, start, end).to_pandas())
+    start = pd.Timestamp(partition, tz="UTC")
+    events = with_features(store, spec, to_frame(read_events(lake, spec, start, end_of(partition))))
     keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
     if spec.label.reach is None:
         keys[MATURES] = events[MATURES]

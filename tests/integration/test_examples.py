@@ -52,10 +52,11 @@ def demo(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.T
 
 
 def training_sets(home: Path) -> Iterator[tuple[pd.DataFrame, pd.Timestamp]]:
-    """The examples of every snapshot, those kept for the gate too, and its moment."""
+    """The examples of every snapshot, those kept for the gate and under the embargo too, and its moment."""
     for manifest in sorted((home / "training_sets").glob("*/manifest.json")):
-        as_of = pd.Timestamp(json.loads(manifest.read_text())["as_of"])
-        yield pq.read_table(manifest.with_name("data.parquet")).to_pandas(), as_of
+        content = json.loads(manifest.read_text())
+        blocks = [manifest.parents[1] / "rows" / f"{digest}.parquet" for digest in content["blocks"]]
+        yield pd.concat([pq.read_table(path).to_pandas() for path in blocks]), pd.Timestamp(content["as_of"])
 
 
 def test_it_ends_with_a_champion_and_a_summary_of_what_arrived(demo):

@@ -304,7 +304,9 @@ def _plain(moment: pd.Timestamp) -> datetime:
 
 
 # So impatient for labels that many of them only arrive after the training set is taken.
-HASTY = SPEC.model_copy(update={"label": SPEC.label.model_copy(update={"delay": timedelta(hours=4)})})
+HASTY = SPEC.model_copy(
+    update={"label": SPEC.label.model_copy(update={"delay": timedelta(hours=4), "max_unlabelled": 1.0})}
+)
 
 
 def snapshot_of(home: Path, as_of: pd.Timestamp, digest: str | None = None, spec: ModelSpec = SPEC) -> TrainingSet:
@@ -313,6 +315,12 @@ def snapshot_of(home: Path, as_of: pd.Timestamp, digest: str | None = None, spec
     views = service_versions(store, SPEC.feature_service)
     versions = FeatureVersions(views, digest or versions_digest(views))
     return build_training_set(Lake(home), store, spec, as_of, START, versions)
+
+
+def rows_of(home: Path, snapshot: TrainingSet) -> pd.DataFrame:
+    """All rows that a snapshot keeps, those under the embargo too."""
+    blocks = [home / "training_sets" / "rows" / f"{digest}.parquet" for digest in snapshot.blocks]
+    return pd.concat([pq.read_table(path).to_pandas() for path in blocks], ignore_index=True)
 
 
 @pytest.fixture
@@ -356,11 +364,11 @@ def test_a_weight_of_the_events_comes_with_the_examples_that_were_scored_without
     weighted = SPEC.model_copy(update={"events": events, "weight": "own"})
     home = shutil.copytree(world.home, tmp_path / "home")
     snapshot = snapshot_of(home, world.end, spec=weighted)
-    rows = pq.read_table(home / "training_sets" / snapshot.digest / "data.parquet").to_pandas()
+    rows = rows_of(home, snapshot)
     assert not joins
     assert (rows["own"] == 3 + rows["carrier"].str.len()).all()
     plain = snapshot_of(home, world.end)
-    same = pq.read_table(home / "training_sets" / plain.digest / "data.parquet").to_pandas()
+    same = rows_of(home, plain)
     pd.testing.assert_frame_equal(rows.drop(columns="own"), same)
     wrong = SPEC.model_copy(update={"weight": "carier"})
     with pytest.raises(
@@ -385,7 +393,7 @@ def test_what_became_known_later_changes_no_training_set(world: World, joins: li
 def test_the_labels_of_a_training_set_were_known_and_are_right(world: World, oracle: Oracle, spec: ModelSpec) -> None:
     as_of = START + 9 * DAY
     snapshot = snapshot_of(world.home, as_of, spec=spec)
-    rows = pq.read_table(world.home / "training_sets" / snapshot.digest / "data.parquet").to_pandas()
+    rows = rows_of(world.home, snapshot)
     arrived = oracle.outcomes[(oracle.outcomes["kind"] == "arrival") & (oracle.outcomes["known_at"] <= as_of)]
     late = (arrived.set_index("flight_id")["delay"] > 15).astype("int8")
     assert (rows["label"].to_numpy() == late.loc[rows["flight_id"]].to_numpy()).all()

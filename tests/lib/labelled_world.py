@@ -119,7 +119,8 @@ class World:
         return {part: dict(zip(rows["id"], rows["label"], strict=True)) for part, rows in parts.items()}
 
     def truth(self, as_of: pd.Timestamp) -> pd.DataFrame:
-        """Every mature loan by id, worked out one by one: `matured` and `label`, missing where there is none.
+        """Every mature loan by id, worked out one by one: `starts_at`, `matured`, and `label`, missing where there is
+        none.
 
         Args:
             as_of: A midnight; what becomes known at that very moment belongs to the next day.
@@ -130,8 +131,17 @@ class World:
             if matured < as_of:
                 label = self._label(loan, as_of)
                 label = self.spec.label.absent if label is None else label
-                rows.append({"id": loan.id, "matured": matured, "label": label})
-        return pd.DataFrame(rows, columns=["id", "matured", "label"]).set_index("id")
+                rows.append((loan.id, loan.starts_at, matured, label))
+        return pd.DataFrame(rows, columns=["id", "starts_at", "matured", "label"]).set_index("id")
+
+    def divided(self, as_of: pd.Timestamp) -> dict[str, dict[str, int]]:
+        """Label of each id to learn from and to judge on, as the truth has them: none of the first
+        matured after the first prediction of the second."""
+        labelled = self.truth(as_of).dropna(subset="label")
+        newest = labelled["matured"] >= as_of - self.spec.evaluation_days * DAY
+        starts = labelled.loc[newest, "starts_at"].min() if newest.any() else as_of
+        train = labelled[(labelled["matured"] <= starts) & ~newest]
+        return {"train": train["label"].to_dict(), "holdout": labelled.loc[newest, "label"].to_dict()}
 
     def without_label(self, as_of: pd.Timestamp) -> int:
         """How many mature loans no label has come for."""

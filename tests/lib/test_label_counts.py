@@ -19,7 +19,7 @@ from ct_assets.lib.outcomes import save_outcomes
 from ct_assets.lib.partitions import end_of
 from ct_assets.lib.performance import performance_report
 
-DAYS = 9
+DAYS = 12
 
 
 def expected(train: pd.DataFrame, holdout: pd.DataFrame) -> str:
@@ -35,7 +35,7 @@ def expected(train: pd.DataFrame, holdout: pd.DataFrame) -> str:
 def test_it_is_what_the_training_set_of_the_moment_would_hold(kind: str, absent: int | None, tmp_path: Path) -> None:
     random, seen = np.random.default_rng(3), set()
     # Loans of one kind first, then a turn, and none at all for some days before the end.
-    hours = np.sort(random.integers(1, 100, 30))
+    hours = np.sort(random.integers(1, 150, 45))
     loans = [(f"l{i}", int(h), int(h) + 60) for i, h in enumerate(hours)]
     messages = [(f"l{i}", int(h > 40), int(h) + int(random.integers(1, 58))) for i, h in enumerate(hours) if i % 7]
     orders = [(f"l{i}", int(h) + 5, int(h) + 5) for i, h in enumerate(hours) if h > 40]
@@ -69,19 +69,20 @@ def test_it_is_what_the_training_set_of_the_moment_would_hold(kind: str, absent:
     ],
 )
 def test_a_window_of_one_class_is_told_before_it_is_trained_on(chosen: dict, known: str, tmp_path: Path) -> None:
-    loans = [(f"l{i}", i, i + 60) for i in range(150)]
+    loans = [(f"l{i}", i, i + 60) for i in range(200)]
     spec = model("delay", strategy=StrategySpec(**chosen))
-    # A loan an hour, of which the first 60 are to learn from; those from the fortieth on turn out well.
-    made = world(tmp_path, spec, loans, [(name, int(at < 40), at + 50) for name, at, _ in loans])
+    # A loan an hour, of which the first 72 are to learn from: they are mature when the first to judge on begins, at 132
+    # hours. Those from 52 on turn out well.
+    made = world(tmp_path, spec, loans, [(name, int(at < 52), at + 50) for name, at, _ in loans])
     made.arrive(DAYS)
     for number in range(DAYS):
         save_outcomes(made.lake, made.spec, day(number))
-    told = untrainable(made.lake, made.spec, Line("m"), end_of(day(6)))
+    told = untrainable(made.lake, made.spec, Line("m"), end_of(day(9)))
     assert told.startswith(known) if known else told == ""
 
 
 def test_a_first_training_waits_for_the_second_class_and_says_so(tmp_path: Path) -> None:
-    loans = [(f"l{i}", i, i + 60) for i in range(150)]
+    loans = [(f"l{i}", i, i + 60) for i in range(250)]
     made = world(tmp_path, model("delay"), loans, [(name, int(at > 50), at + 50) for name, at, _ in loans])
     made.arrive(DAYS)
     releases = Releases(tmp_path, Line("m"), Ledger(tmp_path / "decisions.jsonl"))
@@ -99,6 +100,6 @@ def test_a_first_training_waits_for_the_second_class_and_says_so(tmp_path: Path)
         decided[number] = (decision.blocked_by, decision.reasons.get("untrainable", ""))
     blocked = [number for number, (by, _) in decided.items() if by == "untrainable"]
     assert blocked and decided[blocked[-1]][1].endswith("have one class only; expected both classes")
-    # The first loan that goes bad is mature on the fifth day, and to judge on for two days more.
-    assert max(blocked) == 5
+    # The first loan that goes bad is mature after 111 hours. From the tenth day on, all to judge on begin later.
+    assert max(blocked) == 8
     assert decide_about(made.lake, releases, made.spec, end_of(day(max(blocked) + 1)))[1].retrain

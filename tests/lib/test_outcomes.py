@@ -99,11 +99,9 @@ def test_only_known_labels_of_mature_events_are_used(
                     made.snapshot(as_of)
                 continue
             snapshot = made.snapshot(as_of)
-            newest = labelled["matured"] >= as_of - 2 * DAY
-            assert made.rows(snapshot) == {
-                "train": labelled.loc[~newest, "label"].to_dict(),
-                "holdout": labelled.loc[newest, "label"].to_dict(),
-            }
+            parts = made.divided(as_of)
+            assert made.rows(snapshot) == parts
+            assert snapshot.embargoed == len(labelled) - sum(map(len, parts.values()))
             assert snapshot.unlabelled == len(truth) - len(labelled)
             assert snapshot.absent == (made.without_label(as_of) if absent is not None else 0)
 
@@ -272,7 +270,9 @@ def test_the_newest_of_events_that_mature_by_themselves_are_those_that_matured_l
         save_outcomes(made.lake, made.spec, day(number))
     spec = made.spec.model_copy(update={"evaluation_days": 1})
     made.spec = spec
-    assert made.rows(made.snapshot(START + 100 * HOUR)) == {"train": {"short": 1}, "holdout": {"long": 1}}
+    # The short one was over when the long one had begun long ago: what is known of it says something of that time.
+    snapshot = made.snapshot(START + 100 * HOUR)
+    assert (made.rows(snapshot), snapshot.embargoed) == ({"train": {}, "holdout": {"long": 1}}, 1)
     assert outcomes(made, end_of(4)) == {"short": 1, "long": 1}
 
 
@@ -392,11 +392,21 @@ def test_before_anything_matures_there_is_nothing_to_tell_and_nothing_breaks(tmp
             made.snapshot(end_of(0))
 
 
-def test_an_event_that_was_scored_on_two_days_is_told(tmp_path: Path) -> None:
-    made = world(tmp_path, model("delay"), [("a", 1, 99), ("a", 30, 99)], [("a", 1, 40)])
+def test_an_event_that_was_announced_again_counts_once_as_it_was_predicted_last(tmp_path: Path) -> None:
+    made = world(tmp_path, model("delay"), [("a", 1, 99), ("b", 2, 99), ("a", 30, 99)], [("a", 1, 40), ("b", 0, 41)])
     made.arrive(DAYS)
-    with pytest.raises(ValueError, match="yields id 'a' more than once"):
-        made.snapshot(end_of(DAYS))
+    for number in range(DAYS):
+        save_outcomes(made.lake, made.spec, day(number))
+    rows = read_outcomes(made.lake, made.spec, end_of(DAYS - 1), START)
+    last = START + 30 * HOUR
+    assert rows.loc[rows["id"] == "a", ["event_timestamp", "prediction"]].values.tolist() == [[last, 0.002]]
+    assert labels_known(made.lake, made.spec, end_of(DAYS - 1)) == 2
+    snapshot = made.snapshot(end_of(DAYS - 1))
+    examples = pd.concat([read_examples(made.lake, snapshot, "train"), read_examples(made.lake, snapshot, "holdout")])
+    assert sorted(zip(examples["id"], examples["event_timestamp"], strict=True)) == [
+        ("a", last),
+        ("b", START + 2 * HOUR),
+    ]
 
 
 def test_a_label_that_the_task_does_not_know_is_not_kept(tmp_path: Path) -> None:

@@ -90,28 +90,32 @@ def test_a_snapshot_whose_split_was_changed_is_refused(tmp_path: Path) -> None:
 def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
     made = shops(tmp_path, 6)
     found = load_training_set(made.lake, snapshot(made)[0])
-    path = tmp_path / "training_sets" / found.digest / "data.parquet"
+    [block] = found.blocks
+    path = tmp_path / "training_sets" / "rows" / f"{block}.parquet"
     rows = pd.read_parquet(path)
     rows.assign(label=1 - rows["label"]).to_parquet(path, index=False)
     for part in ("train", "holdout"):
-        with pytest.raises(ValueError, match=r"data\.parquet was changed: its rows are not those of training set"):
+        with pytest.raises(ValueError, match=r"parquet was changed: its rows are not those of training set"):
             read_examples(made.lake, found, part)
     # As it says, another training mends it.
     assert snapshot(made)[0] == found.digest
     assert len(read_examples(made.lake, found, "train")) == found.train_rows
 
 
-def test_the_weight_of_an_event_that_arrived_after_its_prediction_is_found(tmp_path: Path) -> None:
+def test_a_weight_is_what_was_known_at_the_moment_of_prediction(tmp_path: Path) -> None:
     made = world(tmp_path, _weighted(), [("a", 1, 0), ("b", 2, 0)], [("a", 0, 30), ("b", 1, 31)])
     made.arrive(7)
-    late = made.loans.assign(known_at=made.loans["starts_at"] + DAY / 2)
-    made.lake.dataset("loans").write(day(0), pa.Table.from_pandas(late, preserve_index=False))
+    # Said again later the same day, of another hour: known too late for the prediction, which it does not change.
+    again = made.loans.assign(known_at=made.loans["starts_at"], hours=made.loans["starts_at"].dt.hour)
+    later = again.assign(known_at=again["known_at"] + DAY / 2, hours=99)
+    rows = pa.Table.from_pandas(pd.concat([again, later]), preserve_index=False)
+    made.lake.dataset("loans").write(day(0), rows)
     found = build_training_set(made.lake, None, made.spec, MATURE, START, FEATURES)  # type: ignore[arg-type]
     np.testing.assert_array_equal(read_examples(made.lake, found, "train")["own"], [1.0, 2.0])
 
 
 def _weighted() -> ModelSpec:
-    sql = "SELECT id, starts_at AS event_timestamp, due_at, date_part('hour', starts_at) AS own FROM loans"
+    sql = "SELECT id, starts_at AS event_timestamp, due_at, hours AS own FROM loans"
     label = LabelSpec(source="messages", sql=MESSAGES, delay=REACH)
     events = EventSpec(source="loans", sql=sql, id_column="id")
     return spec_with({"x": "numeric"}, events=events, label=label, evaluation_days=1, weight="own")
