@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Continuous training as software-defined assets.", pretty_exceptions_enable=False
 )
 console = Console()
+_EPOCH = "1970-01-01T00:00:00+00:00"
 
 
 @app.command()
@@ -220,16 +221,26 @@ def retrain(
     model: str,
     reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
     segment: Annotated[str | None, typer.Option(help="A segment of the model.")] = None,
+    now: Annotated[bool, typer.Option("--run", help="Work it off here, as `ct run` does, without a daemon.")] = False,
 ) -> None:
-    """Ask for a retrain; the next decision answers."""
-    from ct_assets.core.ledger import REQUEST
+    """Ask for a retrain: the newest decision is made again at once, whether or not something arrives."""
+    from ct_assets.core.ledger import DECISIONS, REQUEST
     from ct_assets.resources.lake import open_ledger
 
     ledger, line = open_ledger(_home()), _line(model, segment).name
     if segment and line not in ledger.models():
         _fail(LookupError(f"nothing was decided about segment {segment!r} of {model}; the pooled model serves it"))
-    record = ledger.append(REQUEST, line, ledger.newest_moment(line), {"reason": _told(reason)})
-    console.print(f"Recorded as number {record.seq}. The next retrain decision of {line} will take it up.")
+    decided = ledger.newest(DECISIONS, line)
+    record = ledger.append(REQUEST, line, decided.as_of if decided else _EPOCH, {"reason": _told(reason)})
+    if decided is None:
+        console.print(f"Recorded as number {record.seq}. The first retrain decision of {line} will take it up.")
+    else:
+        console.print(
+            f"Recorded as number {record.seq}. {line} is decided about again as of {decided.as_of[:16]}: by the daemon "
+            "within seconds, or by `ct run`."
+        )
+    if now:
+        run()
 
 
 @app.command()

@@ -6,13 +6,13 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +27,8 @@ from ct_assets.lake.landing import Landing
 from ct_assets.lake.split import days_of, split_by_day
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from ct_assets.lib.driver import Driver
 
 _LONGEST_STEM = 40
@@ -102,7 +104,7 @@ def prepare(home: Path, source: Source, file: Path) -> Prepared:
     lake = Lake(home)
     accepted = lake.dataset(source.name)
     if source.daily:
-        days = days_of(content)
+        days = days_of(content, source.domain.cadence)
         _refuse_other_days(source, file, sorted(set(days.tolist())))
         _refuse(file, source, _broken_days(source, content, days))
         gaps = _gaps(accepted, days)
@@ -153,12 +155,13 @@ def _refuse(file: Path, source: Source, reasons: list[str]) -> None:
 
 
 def _refuse_other_days(source: Source, file: Path, days: Iterable[str]) -> None:
-    first, last = source.domain.first_day, source.domain.last_day or datetime.now(UTC).date()
-    outside = [day for day in days if not first <= date.fromisoformat(day) <= last]
+    open_now = source.domain.partition_of(pd.Timestamp.now("UTC"))
+    outside = [day for day in days if not source.domain.has(day) or day > open_now]
     if outside:
         raise ValueError(
             f"{file} has rows of {len(outside)} day(s) outside of domain {source.domain.name!r}, such as {outside[0]}; "
-            f"expected {first} to {source.domain.last_day or 'today'}: change the domain's days, or leave the rows out"
+            f"expected {source.domain.first_day} to {source.domain.last_day or 'today'}: change the domain's days, or "
+            "leave the rows out"
         )
 
 
@@ -190,11 +193,29 @@ def run(home: Path, console: Console) -> bool:
     try:
         with _stopped_by_signals(driver):
             runs = driver.settle()
+            # Nothing more is fed here: the newest partition of a recording waits for no other.
+            if driver.report(_last_closings(home, driver.instance)):
+                runs += driver.settle()
     finally:
         # Whatever happened: the next run goes on from here.
         driver.save()
     console.print(f"{len(runs)} runs, {failed} of them failed; nothing is left to do")
     return not failed
+
+
+def _last_closings(home: Path, instance: "dg.DagsterInstance") -> "list[dg.AssetMaterialization]":
+    """Reports of the partitions of recorded groups that are closed once nothing more is fed."""
+    from ct_assets.defs.models import load_sources
+    from ct_assets.lib.closing import closed_through, closing_event, closings_at_the_end
+
+    sources = load_sources()
+    return [
+        closing_event(domain, closing)
+        for domain in dict.fromkeys(source.domain for source in sources)
+        for closing in closings_at_the_end(
+            Lake(home), [s for s in sources if s.domain == domain], closed_through(instance, domain)
+        )
+    ]
 
 
 @contextmanager

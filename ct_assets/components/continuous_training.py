@@ -121,7 +121,7 @@ class ContinuousTraining(dg.Component):
         feature_sets = [*self.feature_sets, *self.own_feature_sets]
         known = _contracts(self.spec, [*self.own_sources, *(each.source for each in feature_sets)])
         refuse_mistakes(Examined(self.spec, known, feature_sets), definition_files())
-        model = build_model(self.spec, feature_sets)
+        model = build_model(self.spec, feature_sets, sources=list(known.values()))
         return dg.Definitions.merge(model, build_sources(self.own_sources), *map(build_features, self.own_feature_sets))
 
 

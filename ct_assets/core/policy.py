@@ -94,6 +94,7 @@ class Evidence(BaseModel):
     performance_baseline: float | None = None
     manual_request: bool = False
     manual_reason: str = ""
+    manual_number: int | None = None
     untrainable: str = ""
     silent: tuple[str, ...] = ()
 

@@ -208,6 +208,24 @@ class ServingSpec(Strict):
     )
 
 
+class FreshnessRules(Strict):
+    """From which age on what the platform makes for a model is stale: shown, and evaluated by the daemon."""
+
+    scored: Duration = Field(timedelta(days=2), description="Since events were last scored.")
+    evaluation: Duration = Field(timedelta(days=60), description="Since a challenger was last judged.")
+    champion: Duration = Field(
+        timedelta(days=60),
+        description="Since the champion last changed; `policy.max_champion_age_days` makes a retrain due by its age.",
+    )
+
+    @model_validator(mode="after")
+    def _is_a_while(self) -> Self:
+        for name in type(self).model_fields:
+            if getattr(self, name) < timedelta(minutes=1):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a minute or more")
+        return self
+
+
 class ModelSpec(Strict):
     """One model: its task, data, estimator, and the rules by which it is retrained and promoted."""
 
@@ -276,6 +294,7 @@ class ModelSpec(Strict):
     )
     drift: DriftLimits = Field(DriftLimits(), description="From where on a column has drifted.")
     serving: ServingSpec = Field(ServingSpec(), description="When the server predicts, and what it gives otherwise.")
+    freshness: FreshnessRules = Field(FreshnessRules(), description="From which age on what is made is stale.")
 
     @field_validator("metrics")
     @classmethod

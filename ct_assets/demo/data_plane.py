@@ -72,7 +72,7 @@ def _run(home: Path, example: Example, days: list[str], faults: bool, done: "Que
 
     domain = sources_of(load_specs()[example.model])[0].domain.name
     state = example.folder(home)
-    driver = load_driver(home, state / "cursors-data", (f"{domain}_arrivals", f"{domain}_automation"), on_run)
+    driver = load_driver(home, state / "cursors-data", (f"{domain}_arrivals", f"{domain}_ingestion"), on_run)
     feed = open_recording(example.model)
     settle_memory()
     driver.settle()

@@ -137,7 +137,8 @@ class Loop:
         child = context.Process(target=run_data_plane, args=arguments, daemon=True)
         child.start()
         cursors = self.folder / "cursors-models"
-        self._driver = load_driver(self.home, cursors, [f"{self.spec.name}_automation"], self._on_run)
+        sensors = [f"{self.spec.name}_{kind}" for kind in ("automation", "decisions")]
+        self._driver = load_driver(self.home, cursors, sensors, self._on_run)
         _warm_up(self.home)
         settle_memory()
         try:

@@ -11,6 +11,7 @@ from pandera.errors import SchemaErrors
 
 from ct_assets.lake.columns import Content
 from ct_assets.lake.declaration import check_declaration
+from ct_assets.lake.periods import Cadence, partition_at, within
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,32 @@ class SqlTable:
 
 @dataclass(frozen=True)
 class Domain:
-    """Sources that share a calendar of arrival days, a group of the asset graph and the sensors that watch it.
+    """Sources that share a calendar of arrival partitions, a group of the asset graph and the sensors that watch it.
 
     Attributes:
         name: Name of the group; the sensors' names begin with it.
         first_day: First UTC day of arrival.
         last_day: Last one; None for a live feed, whose days go on.
+        cadence: How long a partition of arrivals is: an hour, a day or a week, in UTC. Its name, which is that of the
+            landing folder, is `2026-03-09-13:00`, `2026-03-09` or `2026-03-09-week`, the week from that Monday on.
+        closes_after: How long after the end of its last partition a live group waits for files of it. Then the
+            partition is closed: it is scored and decided about with what has arrived.
     """
 
     name: str = "data"
     first_day: date = date(2000, 1, 1)
     last_day: date | None = None
+    cadence: Cadence = "daily"
+    closes_after: timedelta = timedelta(hours=1)
 
-    def has(self, day: str) -> bool:
-        """Whether a day, YYYY-MM-DD, is one of its days; those of a live one go on without end."""
-        return self.first_day.isoformat() <= day <= (self.last_day or date.max).isoformat()
+    def partition_of(self, time: pd.Timestamp) -> str:
+        """The arrival partition that a time lies in."""
+        return partition_at(self.cadence, time)
+
+    def has(self, partition: str) -> bool:
+        """Whether an arrival partition is one of its own; those of a live group go on without end."""
+        last = self.last_day.isoformat() if self.last_day else None
+        return within(partition, self.first_day.isoformat(), last)
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ class Dataset:
         except FileNotFoundError:
             return ""
 
+    def begin(self) -> None:
+        """Have a manifest, of no files, where there is none yet."""
+        if not self.manifest_path.exists():
+            self._manifest.begin()
+
     def note_definition(self, digest: str) -> None:
         """Note what computes the rows from now on."""
         if self.definition != digest:

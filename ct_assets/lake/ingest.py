@@ -22,6 +22,7 @@ from ct_assets.lake.engine import fetch, quoted
 from ct_assets.lake.formats import UnreadableError, read
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landed, Landing, kept_folder, shortened
+from ct_assets.lake.periods import end_of, start_of
 from ct_assets.lake.quarantine import Quarantine, rejected
 
 
@@ -131,8 +132,7 @@ def _take_in(lake: Lake, source: Source, landing: Landing, landed: Landed) -> Ba
 
 def _other_days(partition: str, table: pa.Table) -> list[str]:
     """Rows that did not become known on their arrival day: features would never see them, or see the future."""
-    start = pd.Timestamp(partition, tz="UTC")
-    early, late = pa.scalar(start, TIMESTAMP), pa.scalar(start + pd.Timedelta(days=1), TIMESTAMP)
+    early, late = pa.scalar(start_of(partition), TIMESTAMP), pa.scalar(end_of(partition), TIMESTAMP)
     known = table["known_at"]
     outside = known.filter(pc.or_(pc.less(known, early), pc.greater_equal(known, late)))
     if not len(outside):

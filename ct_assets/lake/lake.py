@@ -94,7 +94,7 @@ class Lake:
             How many rows their files have.
 
         Raises:
-            FileNotFoundError: A dataset has no files in its window.
+            FileNotFoundError: A dataset has never had a file.
         """
         rows = 0
         for name, window in windows.items():
@@ -105,16 +105,23 @@ class Lake:
             else:
                 files = list(window)
             # An empty file costs as much to open as another; one alone tells the columns.
-            paths = dataset.paths([file for file in files if file.rows] or files[-1:])
+            shown = [file for file in files if file.rows] or files[-1:]
+            # Of a source that is silent for the whole window, another file tells the columns, and no row is seen.
+            paths = dataset.paths(shown or self._another(dataset, window))
             if not paths:
-                where = f"partitions {window.first}..{window.last}" if isinstance(window, Window) else "no file"
                 raise FileNotFoundError(
-                    f"dataset {name!r} has no rows in {where}; "
-                    f"expected at least one arrived batch: land it, or materialize '{name}' for those days"
+                    f"dataset {name!r} has no files; expected at least one arrived batch: land it, or materialize "
+                    f"'{name}'"
                 )
             connection.execute(
                 f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM read_parquet({paths!r}, union_by_name=true) '
-                f"WHERE known_at <= TIMESTAMPTZ '{as_of.isoformat()}'"
+                f"WHERE {'' if shown else 'false AND '}known_at <= TIMESTAMPTZ '{as_of.isoformat()}'"
             )
             rows += sum(file.rows for file in files)
         return rows
+
+    @staticmethod
+    def _another(dataset: Dataset, window: "Window | Sequence[DataFile]") -> list[DataFile]:
+        """The newest file before an empty window, or else the first one after it."""
+        last = window.last if isinstance(window, Window) else None
+        return dataset.files(last=last)[-1:] or dataset.files()[:1]

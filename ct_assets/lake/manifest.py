@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from ct_assets.lake.paths import read_replaced, write_atomically
+from ct_assets.lake.periods import within
 
 MANIFEST = "manifest.json"
 LEAVES = "manifest"
@@ -123,19 +124,20 @@ class Manifest:
     ) -> list[DataFile]:
         """The files of the partitions from `first` to `last`, both included, in their order; empty without manifest.
 
-        With `matures_from`, ISO 8601 in UTC, those are left out that say that all of their rows mature earlier.
+        A bound may be of a coarser cadence: the hours of a day lie between that day and itself. With
+        `matures_from`, ISO 8601 in UTC, those are left out that say that all of their rows mature earlier.
         """
 
-        def within(begin: str, end: str, entry: Entry) -> bool:
+        def wanted(begin: str, end: str, entry: Entry) -> bool:
             matures = entry.get("matures")
             return (
-                (first is None or end >= first)
-                and (last is None or begin <= last)
+                within(end, first, None)
+                and within(begin, None, last)
                 and (matures_from is None or matures is None or matures >= matures_from)
             )
 
         def overlaps(leaf: Entry) -> bool:
-            return within(_partition(leaf["first"]), _partition(leaf["last"]), leaf)
+            return wanted(_partition(leaf["first"]), _partition(leaf["last"]), leaf)
 
         try:
             found = entries(str(self.path), overlaps)
@@ -143,7 +145,7 @@ class Manifest:
             if self.path.exists():
                 raise
             return []
-        return [DataFile(**entry) for entry in found if within(entry["partition"], entry["partition"], entry)]
+        return [DataFile(**entry) for entry in found if wanted(entry["partition"], entry["partition"], entry)]
 
     def summaries(
         self, kind: str, summarize: Callable[[list[DataFile]], Any], last: str
@@ -184,6 +186,12 @@ class Manifest:
             return 0
         document = _document(str(self.path))
         return sum(entry["rows"] for entry in [*document.get("leaves", []), *document["files"]])
+
+    def begin(self) -> None:
+        """Write a manifest of no files, unless there is one."""
+        with self._locked():
+            if not self.path.exists():
+                self.write([])
 
     def add(self, new: DataFile, append: bool) -> None:
         """Name a file, beside the others of its partition or instead of them."""

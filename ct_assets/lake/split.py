@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ct_assets.lake.columns import Content
 from ct_assets.lake.formats import UnreadableError, json_objects, read
+from ct_assets.lake.periods import Cadence, partitions_at
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Chosen = npt.NDArray[np.bool_]
 
 
-def days_of(content: Content) -> npt.NDArray[np.str_]:
-    """The UTC day of `known_at` of each row.
+def days_of(content: Content, cadence: Cadence = "daily") -> npt.NDArray[np.str_]:
+    """The arrival partition, in UTC, of `known_at` of each row.
 
     Raises:
         ValueError: There is no column `known_at`, or it is empty in some rows, or is no timestamp there.
@@ -37,7 +37,7 @@ def days_of(content: Content) -> npt.NDArray[np.str_]:
     known_at = content.table["known_at"]
     if known_at.null_count:
         raise ValueError(f"column known_at is empty in {known_at.null_count} row(s); expected a timestamp in each")
-    return pc.strftime(known_at, "%Y-%m-%d").to_numpy().astype(str)
+    return partitions_at(cadence, known_at).to_numpy().astype(str)
 
 
 def split_by_day(source: "Source", payload: bytes, empty: Sequence[str] = ()) -> dict[str, bytes]:
@@ -55,7 +55,7 @@ def split_by_day(source: "Source", payload: bytes, empty: Sequence[str] = ()) ->
         UnreadableError: The file is not what the source sends, or a timestamp has no time zone.
         ValueError: There is no column `known_at`, or it is empty in some rows.
     """
-    days = days_of(read(source, payload))
+    days = days_of(read(source, payload), source.domain.cadence)
     part = _CUT[source.format](source, payload, len(days))
     return {day: part(days == day) for day in sorted({*days.tolist(), *empty})}
 

@@ -35,6 +35,7 @@ from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.formats import moments
 from ct_assets.lake.landing import Landing
 from ct_assets.lake.outbox import Outbox, Outgoing
+from ct_assets.lake.periods import partitions_at
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -253,7 +254,7 @@ def _files(source: Source, table: SqlTable, rows: list[dict[str, Any]], number: 
             f"source {source.name!r}, its table: {known_at.null_count} row(s) have no {table.known_at}; "
             "expected the time at which each became known: leave them out by a query, or fill the column"
         )
-    days = pc.strftime(known_at, "%Y-%m-%d")
+    days = partitions_at(source.domain.cadence, known_at)
     return [_file(day, whole.filter(pc.equal(days, day)), number) for day in sorted(days.unique().to_pylist())]
 
 

@@ -1,16 +1,17 @@
-"""The arrival sensor: it tells Dagster what has landed, and decides nothing."""
+"""The arrival sensor: it reports what has landed and which partitions are closed, and decides nothing."""
 
 import json
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import dagster as dg
+import pandas as pd
 
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.landing import Landing
-from ct_assets.lib.partitions import arrival_days
+from ct_assets.lib.closing import closed_through, closing_event, closings
+from ct_assets.lib.partitions import arrival_partitions, next_partition
 from ct_assets.lib.sources import landing_key
 from ct_assets.resources.lake import LakeResource
 
@@ -21,7 +22,8 @@ SETTLE_SECONDS = 1.0
 def build_arrival_sensor(
     domain: Domain, sources: Sequence[Source], minimum_interval_seconds: int = 10
 ) -> dg.SensorDefinition:
-    """A sensor that reports each landed file of a domain once as a materialization of its landing folder.
+    """A sensor that reports each landed file of a domain once as a materialization of its landing folder, and each
+    arrival partition that is closed as one of the domain's calendar.
 
     Its cursor holds one entry for each file that lies in landing at the moment, and ingested files leave landing, so
     it stays as small as the backlog.
@@ -31,7 +33,7 @@ def build_arrival_sensor(
         name=f"{domain.name}_arrivals",
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reports files that have landed whole.",
+        description="Reports files that have landed whole, and arrival partitions that are closed.",
     )
     def arrivals(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult:
         seen: dict[str, dict[str, str]] = json.loads(context.cursor or "{}")
@@ -43,7 +45,7 @@ def build_arrival_sensor(
             try:
                 states = _look(landing, before)
                 strays += [f"{source.name}/{name}" for name in landing.strays()]
-                # A day joins the calendar when it is over; a file of it counts as not settled until then.
+                # A file that is early counts as not settled until its partition begins.
                 now[source.name] = {n: s.rstrip("+") if _is_early(source, n) else s for n, s in states.items()}
             except Exception as error:
                 # A bucket that cannot be reached must not hide what has landed elsewhere.
@@ -55,7 +57,7 @@ def build_arrival_sensor(
             misplaced += [f"{source.name}/{name}" for name in landed if not _in_place(source, name)]
             events += _news(source, {name: state for name, state in landed.items() if _in_place(source, name)})
         if misplaced:
-            days = arrival_days(domain)
+            days = arrival_partitions(domain)
             context.log.warning(
                 f"not taken in, as they lie in no folder of an arrival day: {', '.join(misplaced)}; expected "
                 f"landing/<source>/<day>/<file> with a day from {days.get_first_partition_key()} to "
@@ -65,6 +67,15 @@ def build_arrival_sensor(
             context.log.warning(
                 f"not taken in, not being files: {', '.join(strays)}; expected files or links to them: remove these"
             )
+        waiting = {
+            name.split("/")[0]
+            for source in sources
+            for name in now[source.name]
+            if source.daily and _in_place(source, name)
+        }
+        after = closed_through(context.instance, domain)
+        closed = closings(lake.lake(), sources, waiting, after, pd.Timestamp.now("UTC"))
+        events += [closing_event(domain, closing) for closing in closed]
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 
     return arrivals
@@ -92,19 +103,15 @@ def _in_place(source: Source, name: str) -> bool:
     *folders, _ = name.split("/")
     if not source.daily:
         return not folders
-    return len(folders) == 1 and arrival_days(source.domain).has_partition_key(folders[0])
+    return len(folders) == 1 and arrival_partitions(source.domain).has_partition_key(folders[0])
 
 
 def _is_early(source: Source, name: str) -> bool:
-    """Whether a file lies in the folder of today, or of a tomorrow that has begun elsewhere, and has to wait.
-
-    A live calendar has only the days that are over: what is computed for a day sees all of it.
-    """
+    """Whether a file lies in the folder of the next partition, which a sender whose clock is ahead has begun."""
     *folders, _ = name.split("/")
     if not source.daily or len(folders) != 1 or source.domain.last_day or _in_place(source, name):
         return False
-    today = datetime.now(UTC).date()
-    return folders[0] in {(today + timedelta(days=ahead)).isoformat() for ahead in (-1, 0, 1)}
+    return folders[0] == next_partition(source.domain.partition_of(pd.Timestamp.now("UTC")))
 
 
 def _news(source: Source, landed: dict[str, str]) -> list[dg.AssetMaterialization]:

@@ -12,12 +12,13 @@ the past.
 """
 
 
-def automation_sensor(group: str, minimum_interval_seconds: int = 10) -> dg.AutomationConditionSensorDefinition:
-    """The sensor that requests the assets of `group` when their conditions say so, in a lane of their own."""
-    name = f"{group}_automation"
+def automation_sensor(
+    name: str, target: dg.AssetSelection, minimum_interval_seconds: int = 10
+) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that requests the assets of `target` when their conditions say so, in a lane of their own."""
     return dg.AutomationConditionSensorDefinition(
         name,
-        target=dg.AssetSelection.groups(group),
+        target=target,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=minimum_interval_seconds,
         emit_backfills=False,

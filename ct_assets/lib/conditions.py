@@ -71,6 +71,47 @@ def on_accepted_data(reference: Collection[dg.AssetKey] = ()) -> dg.AutomationCo
     ).with_label("accepted data is new")
 
 
+def on_closed_partition(
+    calendar: dg.AssetKey,
+    arriving: Collection[dg.AssetKey],
+    needed: Collection[dg.AssetKey] = (),
+    reference: Collection[dg.AssetKey] = (),
+) -> dg.AutomationCondition:
+    """The arrival partition is closed, and upstream data of it is new.
+
+    A source that is late or silent holds nothing back: once the partition is closed, what it would have brought is
+    missing, and asks again when it comes. Only what is there and on its way is waited for: a batch that has been taken
+    in, and rows of an accepted one that have yet to be computed.
+
+    Args:
+        calendar: The asset whose partitions are the closed ones.
+        arriving: Upstream assets that are made of what arrives, one of those that are made together.
+        needed: Upstream assets that are always made, and have to be there.
+        reference: Upstream tables without partitions. They have to be there, but a new one is no news about any past
+            day, and would ask for all of them.
+    """
+    accepted = AC.any_deps_match(~AC.missing()) & AC.all_deps_blocking_checks_passed()
+    ready = ~AC.asset_matches(calendar, AC.missing())
+    for key in (*needed, *reference):
+        ready &= ~AC.asset_matches(key, AC.missing() & ~AC.will_be_requested())
+    for key in arriving:
+        ready &= ~AC.asset_matches(key, AC.missing() & accepted)
+    fresh = _renewed(besides=reference) | _backlog()
+    return (fresh & ready & ~AC.any_deps_in_progress() & ~AC.in_progress()).with_label(
+        "the arrival partition is closed"
+    )
+
+
+def on_decision_time(due: dg.AssetKey) -> dg.AutomationCondition:
+    """The time of a decision was reported as passed, or the decision as asked for again.
+
+    What the decision is made of has partitions of another kind, so that all it depends on has been looked at before
+    the report.
+    """
+    reported = _latched(AC.asset_matches(due, AC.newly_updated()))
+    return (reported & ~AC.in_progress()).with_label("a decision is due")
+
+
 def retrain_is_due(decision: dg.AssetKey) -> dg.AutomationCondition:
     """The newest retrain decision says that the model is no longer current.
 

@@ -1,6 +1,7 @@
 """Is a retrain due? The evidence of a moment, what was decided on it, and what is still to be answered."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 import pandas as pd
 
@@ -15,6 +16,11 @@ from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.label_counts import untrainable
 from ct_assets.lib.monitoring_reports import read_report, read_reports, save_report
 from ct_assets.lib.performance import performance_report
+from ct_assets.lib.silence import silent_sources
+
+FreshWithin = Mapping[str, timedelta]
+"""Source to how long it may be silent."""
+NO_SOURCES: FreshWithin = {}
 
 
 def policy_of(spec: ModelSpec, line: Line) -> RetrainPolicy:
@@ -24,7 +30,9 @@ def policy_of(spec: ModelSpec, line: Line) -> RetrainPolicy:
     return spec.policy.model_copy(update={"first_training_rows": spec.segments.min_labels})
 
 
-def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> Evidence:
+def gather_evidence(
+    lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp, fresh_within: FreshWithin = NO_SOURCES
+) -> Evidence:
     """What was known of a line at the time of a decision, and nothing that was decided at or after it.
 
     So a decision that is computed again, after a crash or in a replay, comes out the same.
@@ -33,7 +41,7 @@ def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.T
     training = _trained_before(releases, as_of)
     performance = read_report(lake, spec, "performance", as_of, releases.line)
     drift = read_report(lake, spec, "drift", as_of, releases.line)
-    request = _open_request(releases, as_of, training)
+    request = open_request(releases, as_of)
     return Evidence(
         as_of=as_of.to_pydatetime(),
         known_labels=performance["labels_known"],
@@ -50,12 +58,25 @@ def gather_evidence(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.T
         performance_baseline=performance.get("baseline"),
         manual_request=request is not None,
         manual_reason=request.evidence["reason"] if request else "",
+        manual_number=request.seq if request else None,
+        silent=silent_sources(lake, fresh_within, as_of),
     )
 
 
-def decide_about(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> tuple[Evidence, Decision]:
-    """What is decided about a line at a time, and on which evidence."""
-    policy, evidence = policy_of(spec, releases.line), gather_evidence(lake, releases, spec, as_of)
+def decide_about(
+    lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp, fresh_within: FreshWithin = NO_SOURCES
+) -> tuple[Evidence, Decision]:
+    """What is decided about a line at a time, and on which evidence.
+
+    Args:
+        lake: Where outcomes and sources are.
+        releases: Those of the line.
+        spec: The model.
+        as_of: The time.
+        fresh_within: How long each source may be silent; those that are silent for longer are named.
+    """
+    policy = policy_of(spec, releases.line)
+    evidence = gather_evidence(lake, releases, spec, as_of, fresh_within)
     decision = decide(policy, evidence)
     # Only now, as this reads all labels.
     if decision.retrain and (found := untrainable(lake, spec, releases.line, as_of)):
@@ -74,12 +95,14 @@ def record_decision(releases: Releases, evidence: Evidence, decision: Decision) 
     name, ledger, key = releases.model, releases.ledger, f"decision/{releases.model}/{evidence.as_of.isoformat()}"
     kind = RETRAIN if decision.retrain else SKIP
     first = ledger.find(key)
-    if first is not None and first.kind == SKIP and decision.retrain:
+    if first is not None and decision.retrain and (first.kind == SKIP or evidence.manual_request):
         key += f"/again/{digest(content['evidence'])[:16]}"
     return ledger.append(kind, name, evidence.as_of, content, key=key)
 
 
-def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: pd.Timestamp) -> Record | None:
+def reconsider(
+    lake: Lake, releases: Releases, spec: ModelSpec, late: pd.Timestamp, fresh_within: FreshWithin = NO_SOURCES
+) -> Record | None:
     """Decide once more for the newest time, if the labels of an earlier one were joined only now.
 
     Runs of different days may overtake each other. The newest decision then did not know what it should have known,
@@ -90,6 +113,7 @@ def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: pd.Timesta
         releases: Those of the line.
         spec: The model.
         late: The time that was just decided about.
+        fresh_within: How long each source may be silent.
 
     Returns:
         The new record, if a decision to skip has become one to retrain; a retrain that is due already stays due.
@@ -101,7 +125,7 @@ def reconsider(lake: Lake, releases: Releases, spec: ModelSpec, late: pd.Timesta
     report = performance_report(lake, releases, spec, as_of)
     others = read_reports(lake, spec, "performance", as_of) if spec.segment_by else {}
     save_report(lake, spec, "performance", as_of, {**others, line.partition: report} if spec.segment_by else report)
-    evidence, decision = decide_about(lake, releases, spec, as_of)
+    evidence, decision = decide_about(lake, releases, spec, as_of, fresh_within)
     return record_decision(releases, evidence, decision) if decision.retrain else None
 
 
@@ -120,7 +144,11 @@ def retrain_due(releases: Releases) -> Record | None:
     judged = releases.ledger.newest([VERDICT], releases.model)
     if decision is None or decision.kind == SKIP:
         return None
-    answered = judged is not None and pd.Timestamp(judged.as_of) >= pd.Timestamp(decision.as_of)
+    if judged is None:
+        return decision
+    times = pd.Timestamp(judged.as_of), pd.Timestamp(decision.as_of)
+    # A request by hand may be decided about after a model was judged for the same time.
+    answered = times[0] > times[1] or (times[0] == times[1] and judged.seq > decision.seq)
     return None if answered else decision
 
 
@@ -128,11 +156,23 @@ def _trained_before(releases: Releases, as_of: pd.Timestamp) -> Record | None:
     return releases.ledger.newest([TRAINING], releases.model, before=as_of)
 
 
-def _open_request(releases: Releases, as_of: pd.Timestamp, training: Record | None) -> Record | None:
-    """The newest request by hand that no training has answered yet."""
-    request = releases.ledger.last_written([REQUEST], releases.model, until=as_of)
-    answered = request is not None and training is not None and training.seq > request.seq
-    return None if answered else request
+def open_request(releases: Releases, as_of: pd.Timestamp | None = None) -> Record | None:
+    """The newest request by hand that is not answered: by a training, or by a decision of an earlier time to retrain.
+
+    Args:
+        releases: Those of the line.
+        as_of: The time of the decision that is being made; that of the newest request when None.
+    """
+    ledger = releases.ledger
+    request = ledger.last_written([REQUEST], releases.model, until=as_of)
+    if request is None:
+        return None
+    before = pd.Timestamp(request.as_of) if as_of is None else as_of
+    training, taken_up = _trained_before(releases, before), ledger.newest([RETRAIN], releases.model, before=before)
+    if training is not None and training.seq > request.seq:
+        return None
+    number = taken_up.evidence["evidence"].get("manual_number") if taken_up else None
+    return None if number == request.seq else request
 
 
 def _moment(champion: Release | None) -> datetime | None:

@@ -8,6 +8,8 @@ from ct_assets.lake.contract import Source
 from ct_assets.lake.declaration import check_together
 from ct_assets.lib.arrivals import build_arrival_sensor
 from ct_assets.lib.automation import automation_sensor
+from ct_assets.lib.closing import calendar_asset
+from ct_assets.lib.model_assets import MODEL_TAG
 from ct_assets.lib.sources import build_source
 from ct_assets.lib.tables import build_table_sensor
 
@@ -26,10 +28,14 @@ def build_sources(sources: Sequence[Source], minimum_interval_seconds: int = 10)
     """
     check_together(sources)
     sensors: list[dg.SensorDefinition] = []
-    for domain in dict.fromkeys(source.domain for source in sources):
+    domains = list(dict.fromkeys(source.domain for source in sources))
+    for domain in domains:
         members = [source for source in sources if source.domain == domain]
         sensors.append(build_arrival_sensor(domain, members, minimum_interval_seconds))
         if any(source.table for source in members):
             sensors.append(build_table_sensor(domain, members))
-        sensors.append(automation_sensor(domain.name, minimum_interval_seconds))
-    return dg.Definitions.merge(*map(build_source, sources), dg.Definitions(sensors=sensors))
+        # A model may have the name of the group, and is automated by a sensor of its own.
+        target = dg.AssetSelection.groups(domain.name) - dg.AssetSelection.tag(MODEL_TAG, domain.name)
+        sensors.append(automation_sensor(f"{domain.name}_ingestion", target, minimum_interval_seconds))
+    calendars = [calendar_asset(domain) for domain in domains]
+    return dg.Definitions.merge(*map(build_source, sources), dg.Definitions(assets=calendars, sensors=sensors))

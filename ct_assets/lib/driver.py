@@ -225,6 +225,17 @@ class Driver:
         for keys in self._targets.values():
             self._touch({parent for key in keys for parent in self._graph.get(key).parent_keys if parent not in keys})
 
+    def report(self, events: Sequence[dg.AssetMaterialization]) -> int:
+        """Report what happened outside, as a sensor does.
+
+        Returns:
+            The number of events.
+        """
+        for event in events:
+            self.instance.report_runless_asset_event(event)
+            self._touch({event.asset_key})
+        return len(events)
+
     def execute(
         self,
         keys: Iterable[dg.AssetKey],
@@ -335,7 +346,7 @@ class Driver:
                 definitions=self.defs,
             ) as context:
                 tick = sensor.evaluate_tick(context)
-            changed |= tick.cursor != self._sensor_cursors.get(sensor.name)
+            changed |= tick.cursor != self._sensor_cursors.get(sensor.name) or bool(tick.asset_events)
             self._sensor_cursors[sensor.name] = tick.cursor
             for event in tick.asset_events:
                 self.instance.report_runless_asset_event(event)

@@ -36,6 +36,7 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         **common(spec, "evaluation", {"scikitlearn", "html"}),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness.evaluation),
         **of_lines(spec),
         deps=[model_key(spec, "challenger")],
         description="Challenger and champion on the newest labels, not trained on: the gate and its report.",

@@ -15,7 +15,7 @@ from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.engine import fetch
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.partitions import arrival_days, day_before, end_of
+from ct_assets.lib.partitions import arrival_partitions, day_before, end_of, next_partition, start_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
@@ -71,7 +71,7 @@ def build_features(features: FeatureSet) -> dg.Definitions:
     The condition stands on the first of them alone: Dagster requests the others along with it.
     """
     source = features.source
-    partitions = arrival_days(source.domain) if source.daily else None
+    partitions = arrival_partitions(source.domain) if source.daily else None
     first = next(iter(features.views))
     specs = [
         dg.AssetSpec(
@@ -83,6 +83,7 @@ def build_features(features: FeatureSet) -> dg.Definitions:
             kinds={"duckdb", "feast"},
             partitions_def=partitions,
             automation_condition=on_accepted_data() if view == first else None,
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=source.fresh_within),
         )
         for view in features.views
     ]
@@ -97,8 +98,37 @@ def build_features(features: FeatureSet) -> dg.Definitions:
         for view, table in tables.items():
             publish(lake.lake(), store, view, partition, table, features.views[view].digest)
             yield _result(features, view, table)
+        for late, changed in _changed_by(lake.lake(), store, features, partition):
+            for view in changed:
+                context.log_event(dg.AssetMaterialization(feature_key(view), partition=late))
 
     return dg.Definitions(assets=[rows])
+
+
+def _changed_by(
+    lake: Lake, store: "FeatureStore", features: FeatureSet, partition: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Compute again the later partitions whose windows reach back to one that came late, or was made again.
+
+    In the usual order there are none. What is new is published as rows of the later partition.
+
+    Returns:
+        Later partitions with the views whose rows have changed.
+    """
+    if partition == WHOLE or not features.lookback_days:
+        return
+    reach = day_before(next_partition(partition), -features.lookback_days)
+    files = lake.dataset(features.source.name).files(next_partition(partition), reach)
+    for late in sorted({file.partition for file in files}):
+        changed = []
+        for view, table in compute(lake, features, late).items():
+            dataset = lake.dataset(f"features/{view}", "event_timestamp")
+            before = dataset.partition(late)
+            # One that has not been computed yet will be.
+            if before:
+                publish(lake, store, view, late, table, features.views[view].digest)
+                changed += [view] if dataset.partition(late) != before else []
+        yield late, changed
 
 
 def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Table]:
@@ -119,7 +149,7 @@ def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Ta
         news = any(file.rows for file in lake.dataset(features.source.name).partition(partition))
         window = Window(day_before(partition, features.lookback_days if news else 0), partition)
         end = end_of(partition)
-        start = pd.Timestamp(partition, tz="UTC")
+        start = start_of(partition)
     with lake.connect() as connection:
         lake.expose(connection, {features.source.name: window}, end)
         name = features.source.name

@@ -15,6 +15,8 @@ def model_key(spec: ModelSpec, asset: str) -> dg.AssetKey:
     return dg.AssetKey([spec.name, asset])
 
 
+MODEL_TAG = "ct/model"
+"""Tag of a model's assets; a group of sources may have the model's name."""
 RETRAIN_DUE = "retrain_due"
 """Asset that stands for the lines of a segmented model that are to be trained."""
 
@@ -34,6 +36,11 @@ def line_of(context: dg.AssetExecutionContext, spec: ModelSpec) -> Line:
     return Line.of(spec.name, context.partition_key) if spec.segment_by else Line(spec.name)
 
 
+def model_tags(spec: ModelSpec) -> dict[str, str]:
+    """Tags of a model's assets: how much depends on them, and whose they are."""
+    return {"tier": spec.tier, MODEL_TAG: spec.name}
+
+
 def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
     """What all assets of a model share."""
     return {
@@ -42,7 +49,7 @@ def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
         "group_name": spec.name,
         "owners": [spec.owner],
         "kinds": kinds,
-        "tags": {"tier": spec.tier},
+        "tags": model_tags(spec),
     }
 
 

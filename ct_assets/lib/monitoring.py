@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.ledger import Record
@@ -13,17 +14,26 @@ from ct_assets.core.policy import Decision, shows_loss
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Domain
-from ct_assets.lake.examples import INSTANT
+from ct_assets.lake.examples import INSTANT, scored_name
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.conditions import on_accepted_data
-from ct_assets.lib.decisions import decide_about, reconsider, record_decision, retrain_due
+from ct_assets.lib.closing import calendar_key
+from ct_assets.lib.conditions import on_closed_partition, on_decision_time
+from ct_assets.lib.decision_times import due_key
+from ct_assets.lib.decisions import NO_SOURCES, FreshWithin, decide_about, reconsider, record_decision, retrain_due
 from ct_assets.lib.drifting import drift_of_lines
 from ct_assets.lib.label_counts import labels_of_lines
-from ct_assets.lib.model_assets import RETRAIN_DUE, lines_of, model_key, releases_of
+from ct_assets.lib.model_assets import RETRAIN_DUE, lines_of, model_key, model_tags, releases_of
 from ct_assets.lib.monitoring_reports import save_report
 from ct_assets.lib.outcomes import Outcomes, recent_outcomes, save_outcomes
-from ct_assets.lib.partitions import arrival_days, end_of
+from ct_assets.lib.partitions import (
+    decides_with_arrivals,
+    decision_partitions,
+    decision_time,
+    end_of,
+    next_partition,
+    partition_at,
+)
 from ct_assets.lib.performance import performance_reports
 from ct_assets.resources.lake import LakeResource
 
@@ -31,19 +41,25 @@ MODEL_IS_CURRENT = "model_is_current"
 SEGMENTS_WITHIN_LIMIT = "segments_within_limit"
 
 
-def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
-    """`performance`, `drift_report` and `retrain_decision`: one judgement of one day, made in one step.
+def build_monitoring(spec: ModelSpec, domain: Domain, fresh_within: FreshWithin = NO_SOURCES) -> dg.AssetsDefinition:
+    """`performance`, `drift_report` and `retrain_decision`: one judgement as of one time, made in one step.
 
     The condition stands on the first of them alone: Dagster requests the others along with it.
+
+    Args:
+        spec: The model.
+        domain: Whose arrival partitions it lives by.
+        fresh_within: How long each source may be silent, until a decision names it.
     """
     performance, drift, decision = (
         model_key(spec, name) for name in ("performance", "drift_report", "retrain_decision")
     )
+    inputs, condition = _inputs(spec, domain)
     shared: dict[str, Any] = {
-        "partitions_def": arrival_days(domain),
+        "partitions_def": decision_partitions(spec.policy, domain),
         "group_name": spec.name,
         "owners": [spec.owner],
-        "tags": {"tier": spec.tier},
+        "tags": model_tags(spec),
         "kinds": {"duckdb"},
     }
 
@@ -52,14 +68,14 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         specs=[
             dg.AssetSpec(
                 performance,
-                deps=[model_key(spec, "scored"), *_label_sources(spec)],
+                deps=inputs,
                 description="Predictions joined with the labels that have become known; figures on mature ones.",
-                automation_condition=on_accepted_data(),
+                automation_condition=condition,
                 **shared,
             ),
             dg.AssetSpec(
                 drift,
-                deps=[model_key(spec, "scored"), performance],
+                deps=[*inputs[:1], performance],
                 description=f"The last {spec.drift_window_days} days against the champion's training (PSI, KS), and "
                 "steps that the days before do not explain.",
                 **shared,
@@ -67,7 +83,7 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 decision,
                 deps=[performance, drift],
-                description="Whether a retrain is due, why, and what would have flipped it; one ledger record a day.",
+                description="Whether a retrain is due, why, and what would have flipped it; a ledger record each time.",
                 **shared,
             ),
         ],
@@ -93,19 +109,46 @@ def build_monitoring(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         ],
     )
     def monitoring(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
-        as_of = end_of(context.partition_key)
-        outcomes = save_outcomes(lake.lake(), spec, context.partition_key)
+        as_of = decision_time(spec.policy, domain, context.partition_key)
+        outcomes = _save_outcomes(lake.lake(), spec, domain, context.partition_key)
         labels = labels_of_lines(lake.lake(), spec, as_of)
         lines = lines_at(lake, spec, as_of, labels)
         recent = recent_outcomes(lake.lake(), lines, spec, as_of)
         reports = performance_reports(lake.lake(), lines, spec, as_of, labels, recent)
         yield _performance(lake, spec, performance, as_of, reports, outcomes)
         yield _drift(lake, spec, drift, as_of, drift_of_lines(lake.lake(), lines, spec, as_of, recent))
-        yield _decision(lake, spec, decision, as_of, lines, labels)
+        yield _decision(lake, spec, decision, as_of, lines, labels, fresh_within)
         if spec.segment_by:
             _report_due(context, spec, [each.line for each in lines if retrain_due(each)])
 
     return monitoring
+
+
+def _inputs(spec: ModelSpec, domain: Domain) -> tuple[list[dg.AssetDep], dg.AutomationCondition]:
+    """What it is decided by, scored events first, and when."""
+    due, sources = due_key(spec), [dg.AssetKey(name) for name in _label_sources(spec)]
+    scored = model_key(spec, "scored")
+    if decides_with_arrivals(spec.policy, domain):
+        calendar = calendar_key(domain)
+        condition = on_closed_partition(calendar, sources, needed=[scored])
+        return [dg.AssetDep(key) for key in (scored, *sources, calendar, due)], condition
+    # In a cycle of its own: by all that was known at its time, whatever partition it came with.
+    history = dg.AllPartitionMapping()
+    mapped = [dg.AssetDep(key, partition_mapping=history) for key in (scored, *sources)]
+    return [*mapped, dg.AssetDep(due)], on_decision_time(due)
+
+
+def _save_outcomes(lake: Lake, spec: ModelSpec, domain: Domain, partition: str) -> Outcomes:
+    """Join the labels of the arrival partitions that ended since the decision before with what was predicted."""
+    window = decision_partitions(spec.policy, domain).time_window_for_partition_key(partition)
+    first, end = (pd.Timestamp(time).tz_convert("UTC") for time in window)
+    arrival = partition_at(domain.cadence, first)
+    saved = []
+    while end_of(arrival) <= end:
+        if lake.dataset(scored_name(spec)).partition(arrival):
+            saved.append(save_outcomes(lake, spec, arrival))
+        arrival = next_partition(arrival)
+    return Outcomes.together(saved) if saved else Outcomes(pa.table({}), pa.table({}))
 
 
 def _segments_check(key: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -257,8 +300,9 @@ def _decision(
     as_of: pd.Timestamp,
     lines: Sequence[Releases],
     labels: Mapping[Line, int],
+    fresh_within: FreshWithin,
 ) -> dg.MaterializeResult:
-    records = {each.line: _decide(lake.lake(), each, spec, as_of) for each in lines}
+    records = {each.line: _decide(lake.lake(), each, spec, as_of, fresh_within) for each in lines}
     own = records[Line(spec.name)]
     decision = Decision.model_validate(own.evidence["decision"])
     reasons = dg.MetadataValue.md("\n".join(f"- **{k}**: {v}" for k, v in decision.reasons.items()))
@@ -283,9 +327,9 @@ def _decision(
     )
 
 
-def _decide(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> Record:
-    record = record_decision(releases, *decide_about(lake, releases, spec, as_of))
-    reconsider(lake, releases, spec, as_of)
+def _decide(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp, fresh_within: FreshWithin) -> Record:
+    record = record_decision(releases, *decide_about(lake, releases, spec, as_of, fresh_within))
+    reconsider(lake, releases, spec, as_of, fresh_within)
     return record
 
 

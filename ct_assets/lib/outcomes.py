@@ -36,7 +36,7 @@ from ct_assets.lake.examples import (
 from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.partitions import day_before, end_of
+from ct_assets.lib.partitions import day_before, end_of, start_of
 
 CORRECTIONS = "corrections"
 """Name of the files whose rows replace a label that is counted already."""
@@ -53,6 +53,12 @@ class Outcomes:
 
     first: pa.Table
     corrections: pa.Table
+
+    @classmethod
+    def together(cls, parts: "Sequence[Outcomes]") -> "Outcomes":
+        """What several partitions add."""
+        first, corrections = ([getattr(part, name) for part in parts] for name in ("first", "corrections"))
+        return cls(*(pa.concat_tables(tables, promote_options="permissive") for tables in (first, corrections)))
 
 
 def outcomes_name(spec: ModelSpec) -> str:
@@ -80,7 +86,7 @@ def join_outcomes(lake: Lake, spec: ModelSpec, partition: str) -> Outcomes:
     Raises:
         ValueError: A label is none that the task knows.
     """
-    id_column, start = spec.events.id_column, pd.Timestamp(partition, tz="UTC")
+    id_column, start = spec.events.id_column, start_of(partition)
     since = start - _revised_days(spec) * DAY
     scored = _scored(lake, spec, since, partition)
     if spec.label.horizon is None:

@@ -17,13 +17,14 @@ from ct_assets.core.training import predict
 from ct_assets.lake.contract import Domain
 from ct_assets.lake.examples import MATURES, read_events, scored_name, with_features
 from ct_assets.lake.frames import to_frame
-from ct_assets.lake.lake import Lake
+from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import FEATURES_DIGEST
-from ct_assets.lib.conditions import on_accepted_data
+from ct_assets.lib.closing import calendar_key
+from ct_assets.lib.conditions import on_closed_partition
 from ct_assets.lib.features import FeatureSet, feature_key
 from ct_assets.lib.model_assets import common, releases_of
-from ct_assets.lib.partitions import arrival_days, end_of
+from ct_assets.lib.partitions import arrival_partitions, end_of, start_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
@@ -31,6 +32,9 @@ from ct_assets.resources.lake import LakeResource
 
 def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
     """`scored`: the day's events with their features and the champion's predictions."""
+    arriving = [dg.AssetKey(spec.events.source)]
+    arriving += [feature_key(next(iter(features.views))) for features in feature_sets if features.source.daily]
+    calendar, views = calendar_key(domain), [view for features in feature_sets for view in features.views]
     daily, reference = (
         [feature_key(view) for features in feature_sets for view in features.views if features.source.daily is kind]
         for kind in (True, False)
@@ -38,13 +42,19 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
 
     @dg.asset(
         **common(spec, "scored", {"feast", "scikitlearn"}),
-        deps=[spec.events.source, *daily, *reference],
-        description="Events whose prediction was due that day, with features as known then and the champion's score.",
-        partitions_def=arrival_days(domain),
-        automation_condition=on_accepted_data(reference),
+        deps=[spec.events.source, *daily, *reference, calendar],
+        description="Events whose prediction was due then, with features as known then and the champion's score.",
+        partitions_def=arrival_partitions(domain),
+        automation_condition=on_closed_partition(calendar, arriving, reference=reference),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness.scored),
     )
     def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
         releases = releases_of(lake, Line(spec.name))
+        for view in views:
+            # A source that has been silent since the beginning has no rows of features, and they are missing.
+            lake.lake().dataset(f"features/{view}", "event_timestamp").begin()
+        if not lake.lake().has_rows(spec.events.source, Window()):
+            return dg.MaterializeResult(metadata={"dagster/row_count": 0, "champion": "none yet"})
         table, version = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
         lake.lake().dataset(scored_name(spec), "event_timestamp").write(context.partition_key, table)
         return dg.MaterializeResult(
@@ -61,19 +71,19 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
 def score_day(
     lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str
 ) -> tuple[pa.Table, str | None]:
-    """Score the events of one day with the releases that were champions when the day began.
+    """Score the events of one arrival partition with the releases that were champions when it began.
 
     Args:
         lake: Where the events are.
         store: Where the features come from.
         releases: Those of the model; a segment's own champion is found through them.
         spec: The model.
-        partition: The day.
+        partition: The arrival partition.
 
     Returns:
         The rows, and the version of the model's own champion; without a champion the predictions are missing.
     """
-    start = pd.Timestamp(partition, tz="UTC")
+    start = start_of(partition)
     events = with_features(store, spec, to_frame(read_events(lake, spec, start, end_of(partition))))
     keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
     if spec.label.reach is None:

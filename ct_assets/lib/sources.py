@@ -8,7 +8,7 @@ from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.ingest import Batch, ingest, open_rejections
 from ct_assets.lib.conditions import on_arrival
-from ct_assets.lib.partitions import arrival_days
+from ct_assets.lib.partitions import arrival_partitions
 from ct_assets.resources.lake import LakeResource
 
 CONTRACT = "contract"
@@ -21,7 +21,7 @@ def landing_key(source: Source) -> dg.AssetKey:
 
 def build_source(source: Source) -> dg.Definitions:
     """The assets of one source."""
-    partitions = arrival_days(source.domain) if source.daily else None
+    partitions = arrival_partitions(source.domain) if source.daily else None
     landing = dg.AssetSpec(
         landing_key(source),
         description=f"Files of `{source.name}` as they land; reported by the arrival sensor.",

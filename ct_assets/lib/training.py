@@ -27,7 +27,7 @@ from ct_assets.lib.evaluated import evaluation_files
 from ct_assets.lib.evaluation import build_evaluation
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.lineage import find_lineage
-from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, of_lines, releases_of
+from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, model_tags, of_lines, releases_of
 from ct_assets.lib.promotion import promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -62,7 +62,7 @@ def retrain_due_asset(spec: ModelSpec) -> dg.AssetSpec:
         group_name=spec.name,
         owners=[spec.owner],
         kinds={"duckdb"},
-        tags={"tier": spec.tier},
+        tags=model_tags(spec),
         **of_lines(spec),
     )
 
@@ -214,7 +214,7 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         deps=[model_key(spec, "evaluation")],
         description="The model that serves: moved only to a challenger whose verdict passed, verified again here.",
         automation_condition=gate_passed(),
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=pd.Timedelta(days=60).to_pytimedelta()),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness.champion),
     )
     def champion(
         context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -191,7 +192,7 @@ def _lines(source: Source, texts: Sequence[str], stamped: Sequence[bool], now: d
     rows = content.table.to_pylist()
     if ahead := [row["known_at"] for row in rows if row["known_at"] > now + timedelta(days=1)]:
         raise EventError(f"rows of {source.name}: known_at is {ahead[0]}; expected no future", 422)
-    days = [row["known_at"].strftime("%Y-%m-%d") if source.daily else WHOLE for row in rows]
+    days = [source.domain.partition_of(pd.Timestamp(row["known_at"])) if source.daily else WHOLE for row in rows]
     if outside := [day for day in days if source.daily and not source.domain.has(day)]:
         raise EventError(
             f"rows of {source.name}: known_at is of {outside[0]}, when nothing arrives in domain "

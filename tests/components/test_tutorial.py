@@ -161,7 +161,7 @@ def test_the_gate_let_a_champion_pass_that_beats_the_baseline(typed: Typed) -> N
 def test_everything_was_asked_for_by_automation(typed: Typed) -> None:
     with open_instance(typed.home) as instance:
         asked = {run.tags.get(SENSOR_TAG) for run in instance.get_runs()}
-    assert asked == {"help_desk_automation", f"{MODEL}_automation"}
+    assert asked == {"help_desk_ingestion", f"{MODEL}_automation"}
 
 
 def test_the_champion_answers_over_http(typed: Typed) -> None:

@@ -49,7 +49,7 @@ def test_a_run_that_could_not_write_is_made_again(
     feed_wave(days[0][0], str(tmp_path))
     with open_instance(tmp_path) as instance:
         monkeypatch.setattr(module, "SAVE_SECONDS", float("inf"))  # the first write is then one of a run
-        driver = Driver(defs, instance, tmp_path / "driver", only=("flights_arrivals", "flights_automation"))
+        driver = Driver(defs, instance, tmp_path / "driver", only=("flights_arrivals", "flights_ingestion"))
         driver.save()
         with monkeypatch.context() as broken:
             if fault == "full":

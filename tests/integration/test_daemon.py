@@ -88,11 +88,11 @@ def test_the_chain_of_decisions_holds(story: Story) -> None:
 
 def test_every_run_was_launched_by_a_sensor(story: Story) -> None:
     sensors = {run.tags.get("dagster/sensor_name") for run in story.daemon.runs()}
-    assert sensors == {"flights_automation", "flight_delay_automation"}
+    assert sensors == {"flights_ingestion", "flight_delay_automation"}
 
 
 def test_runs_of_one_lane_go_one_after_the_other(story: Story) -> None:
-    for lane in ("flights_automation", "flight_delay_automation"):
+    for lane in ("flights_ingestion", "flight_delay_automation"):
         ids = [run.run_id for run in story.daemon.runs(ct__lane=lane)]
         records = sorted((story.daemon.instance.get_run_record_by_id(i) for i in ids), key=lambda r: r.start_time)
         assert all(a.end_time <= b.start_time for a, b in itertools.pairwise(records))

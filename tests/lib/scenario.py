@@ -1,6 +1,6 @@
 """A tiny graph with a clock that ticks when told to: what is requested after which event."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 
@@ -8,6 +8,8 @@ from ct_assets.lib.conditions import (
     gate_passed,
     on_accepted_data,
     on_arrival,
+    on_closed_partition,
+    on_decision_time,
     on_new_input,
     retrain_is_due,
     segment_retrain_is_due,
@@ -57,7 +59,8 @@ class Scenario:
 
     def land(self, name: str, partition: str | None = None) -> None:
         """Report something as the arrival sensor does."""
-        self.instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=partition))
+        key = dg.AssetKey.from_user_string(name)
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
 
     def run(self, *names: str, partition: str | None = None) -> bool:
         """Execute one run of these assets; tell whether it succeeded."""
@@ -73,7 +76,7 @@ class Scenario:
         self,
         name: str,
         condition: dg.AutomationCondition | None,
-        deps: list[str],
+        deps: Sequence[str | dg.AssetKey],
         partitions: dg.PartitionsDefinition | None = None,
         checks: tuple[str, ...] = (),
         blocking: bool = False,
@@ -96,17 +99,56 @@ class Scenario:
 
 
 def arrivals(partitions: dg.PartitionsDefinition | None) -> Callable[[Scenario], list[object]]:
-    """landing -> batch (blocking contract) -> rows -> scored."""
+    """landing -> batch (blocking contract) -> rows -> totals."""
 
     def build(world: Scenario) -> list[object]:
         return [
             dg.AssetSpec("landing", partitions_def=partitions),
             world.asset("batch", on_arrival(), ["landing"], partitions, ("contract",), blocking=True),
             world.asset("rows", on_accepted_data(), ["batch"], partitions),
-            world.asset("scored", on_accepted_data(), ["rows"], partitions),
+            world.asset("totals", on_accepted_data(), ["rows"], partitions),
         ]
 
     return build
+
+
+CALENDAR = dg.AssetKey("calendar")
+
+
+def closing(world: Scenario) -> list[object]:
+    """Two sources and a reference table -> scored -> performance, once the partition is closed."""
+    table = dg.AssetKey("table_rows")
+    assets: list[object] = [
+        dg.AssetSpec("calendar", partitions_def=DAILY),
+        dg.AssetSpec(["landing", "table"]),
+        world.asset("table", on_arrival(), [dg.AssetKey(["landing", "table"])]),
+        world.asset("table_rows", on_accepted_data(), ["table"]),
+    ]
+    for name in ("orders", "weather"):
+        assets += [
+            dg.AssetSpec(["landing", name], partitions_def=DAILY),
+            world.asset(name, on_arrival(), [dg.AssetKey(["landing", name])], DAILY, ("contract",), blocking=True),
+            world.asset(f"{name}_rows", on_accepted_data(), [name], DAILY),
+        ]
+    inputs = ["orders", "orders_rows", "weather_rows", "table_rows", "calendar"]
+    scored = on_closed_partition(CALENDAR, [dg.AssetKey(name) for name in inputs[:3]], reference=[table])
+    watched = on_closed_partition(CALENDAR, [dg.AssetKey("weather")], [dg.AssetKey("scored")])
+    return [
+        *assets,
+        world.asset("scored", scored, inputs, DAILY),
+        world.asset("performance", watched, ["scored", "weather", "calendar"], DAILY),
+    ]
+
+
+def own_cycle(world: Scenario) -> list[object]:
+    """A decision in a cycle of its own, which looks at all of history."""
+    weeks = dg.WeeklyPartitionsDefinition("2013-01-06", timezone="Europe/Berlin", end_date="2013-02-03")
+    history = dg.AssetDep("scored", partition_mapping=dg.AllPartitionMapping())
+
+    @dg.asset(deps=[history, "due"], partitions_def=weeks, automation_condition=on_decision_time(dg.AssetKey("due")))
+    def decision() -> None: ...
+
+    return [dg.AssetSpec("scored", partitions_def=DAILY), dg.AssetSpec("due", partitions_def=weeks), decision]
 
 
 def training(partitions: dg.PartitionsDefinition | None) -> Callable[[Scenario], list[object]]:

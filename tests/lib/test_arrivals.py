@@ -4,7 +4,7 @@ import json
 import os
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +14,6 @@ from ct_assets.defs.sources.contracts import FLIGHTS, PLANES, SOURCES, WEATHER
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
-from ct_assets.lib import arrivals
 from ct_assets.lib.arrivals import SETTLE_SECONDS, build_arrival_sensor
 from ct_assets.resources.lake import LakeResource
 
@@ -121,18 +120,16 @@ def test_temporary_and_hidden_names_are_passed_by(sensor: Sensor, name: str) -> 
     assert sensor.warnings == []
 
 
-def test_a_file_of_today_waits_until_the_day_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A live calendar has the days that are over; a file that lay there before must not be forgotten then."""
+def test_a_file_of_today_is_reported_at_once_and_one_of_tomorrow_waits(tmp_path: Path) -> None:
+    """What arrives is taken in at once; a sender whose clock is ahead is not lost."""
     live = replace(WEATHER, domain=Domain("live", date(2024, 1, 1)))
     sensor, today = Sensor(tmp_path, (live,)), datetime.now(UTC).date()
     sensor.land(f"weather/{today}/weather.parquet")
+    sensor.land(f"weather/{today + timedelta(days=1)}/weather.parquet")
     sensor.land("weather/2190-01-01/weather.parquet")
-    assert [sensor.look(), sensor.look()] == [[], []]
-    (warning,) = sensor.warnings
-    assert ("2190-01-01" in warning, str(today) in warning) == (True, False)
-    days = dg.DailyPartitionsDefinition("2024-01-01", end_offset=1)  # as tomorrow
-    monkeypatch.setattr(arrivals, "arrival_days", lambda _: days)
     assert [sensor.look(), sensor.look()] == [[("weather", str(today), 1)], []]
+    (warning,) = sensor.warnings
+    assert ("2190-01-01" in warning, str(today + timedelta(days=1)) in warning) == (True, False)
 
 
 # -- What comes again

@@ -7,7 +7,19 @@ from functools import cache
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
-from scenario import DAILY, DYNAMIC, KINDS, SEGMENTS, Scenario, arrivals, segment_training, training
+from scenario import (
+    CALENDAR,
+    DAILY,
+    DYNAMIC,
+    KINDS,
+    SEGMENTS,
+    Scenario,
+    arrivals,
+    closing,
+    own_cycle,
+    segment_training,
+    training,
+)
 
 from ct_assets.core.verdict import CHECK_NAMES
 from ct_assets.definitions import defs
@@ -16,6 +28,8 @@ from ct_assets.lib.conditions import (
     gate_passed,
     on_accepted_data,
     on_arrival,
+    on_closed_partition,
+    on_decision_time,
     on_new_input,
     retrain_is_due,
     segment_retrain_is_due,
@@ -24,6 +38,10 @@ from ct_assets.lib.conditions import (
 CONDITIONS: dict[str, Callable[[], dg.AutomationCondition]] = {
     "on_arrival": on_arrival,
     "on_accepted_data": on_accepted_data,
+    "on_closed_partition": lambda: on_closed_partition(
+        CALENDAR, *([dg.AssetKey(name)] for name in ("rows", "made", "table"))
+    ),
+    "on_decision_time": lambda: on_decision_time(dg.AssetKey("due")),
     "retrain_is_due": lambda: retrain_is_due(dg.AssetKey("decision")),
     "segment_retrain_is_due": segment_retrain_is_due,
     "on_new_input": on_new_input,
@@ -76,7 +94,7 @@ def test_a_landed_batch_is_asked_for_once_and_for_its_partition_only(kind: str) 
     world, (first, *_) = started(arrivals, kind)
     world.land("landing", first)
     asked = world.tick()
-    assert asked == {"batch": {first}, "rows": {first}, "scored": {first}}
+    assert asked == {"batch": {first}, "rows": {first}, "totals": {first}}
     world.run_all(asked)
     assert [world.tick() for _ in range(3)] == [{}, {}, {}]
 
@@ -121,7 +139,7 @@ def test_a_backlog_is_taken_in_at_the_first_look(kind: str) -> None:
     for partition in partitions:
         world.land("landing", partition)
     asked = world.tick()
-    assert asked == {"batch": set(partitions), "rows": set(partitions), "scored": set(partitions)}
+    assert asked == {"batch": set(partitions), "rows": set(partitions), "totals": set(partitions)}
     world.run_all(asked)
     assert world.tick() == {}
 
@@ -129,7 +147,7 @@ def test_a_backlog_is_taken_in_at_the_first_look(kind: str) -> None:
 def test_a_backlog_that_was_taken_in_by_hand_is_not_asked_for() -> None:
     world = Scenario(arrivals(DAILY))
     world.land("landing", "2013-01-01")
-    assert world.run("batch", "rows", "scored", partition="2013-01-01")
+    assert world.run("batch", "rows", "totals", partition="2013-01-01")
     assert world.tick() == {}
 
 
@@ -161,7 +179,7 @@ def test_a_failed_contract_holds_its_partition_back_until_it_is_green_again(kind
     world.green["contract"] = True
     assert world.run("batch", partition=first)
     asked = world.tick()
-    assert asked == {"rows": {first}, "scored": {first}}
+    assert asked == {"rows": {first}, "totals": {first}}
     world.run_all(asked)
     assert world.tick() == {}
 
@@ -175,7 +193,7 @@ def test_a_failed_contract_holds_no_other_partition_back(kind: str) -> None:
     world.green["contract"] = True
     world.land("landing", second)
     asked = world.tick()
-    assert asked == {"batch": {second}, "rows": {second}, "scored": {second}}
+    assert asked == {"batch": {second}, "rows": {second}, "totals": {second}}
     world.run_all(asked)
     assert world.tick() == {}
 
@@ -203,7 +221,7 @@ def test_what_is_upstream_made_by_hand_is_followed_once(kind: str) -> None:
     world.run_all(world.tick())
     assert world.run("batch", partition=first)
     asked = world.tick()
-    assert asked == {"rows": {first}, "scored": {first}}
+    assert asked == {"rows": {first}, "totals": {first}}
     world.run_all(asked)
     assert world.tick() == {}
 
@@ -212,7 +230,7 @@ def test_all_of_it_made_by_hand_in_one_run_is_not_made_again() -> None:
     world, (first, *_) = started(arrivals, "daily")
     world.land("landing", first)
     world.run_all(world.tick())
-    assert world.run("batch", "rows", "scored", partition=first)
+    assert world.run("batch", "rows", "totals", partition=first)
     assert [world.tick(), world.tick()] == [{}, {}]
 
 
@@ -222,7 +240,7 @@ def test_nothing_is_asked_for_while_it_or_its_upstream_is_in_progress(kind: str)
     world.land("landing", first)
     asked = world.tick()
     seen = []
-    for name in ("batch", "rows", "scored"):
+    for name in ("batch", "rows", "totals"):
         world.during[name] = lambda: seen.append(world.tick())
     world.run_all(asked)
     assert seen == [{}, {}, {}]
@@ -237,6 +255,110 @@ def test_a_broken_step_is_not_asked_for_without_end() -> None:
         requests.append(world.tick())
         world.run_all(requests[-1])
     assert requests[-2:] == [{}, {}]
+
+
+# -- on_closed_partition
+
+FIRST, SECOND = "2013-01-01", "2013-01-02"
+
+
+@pytest.fixture
+def closed() -> Scenario:
+    """Two sources and a table, of which the table has landed."""
+    world = Scenario(closing)
+    assert world.tick() == {}
+    world.land("landing/table")
+    world.run_all(world.tick())
+    return world
+
+
+def arrive(world: Scenario, *sources: str, partition: str = FIRST) -> None:
+    for source in sources:
+        world.land(f"landing/{source}", partition)
+    asked = world.tick()
+    assert asked == {name: {partition} for source in sources for name in (source, f"{source}_rows")}
+    world.run_all(asked)
+
+
+def test_nothing_is_scored_before_the_partition_is_closed_and_all_of_it_once_then(closed: Scenario) -> None:
+    arrive(closed, "orders", "weather")
+    assert closed.tick() == {}
+    closed.land("calendar", FIRST)
+    asked = closed.tick()
+    assert asked == {"scored": {FIRST}, "performance": {FIRST}}
+    closed.run_all(asked)
+    assert [closed.tick(), closed.tick()] == [{}, {}]
+
+
+@pytest.mark.parametrize("silent", ["orders", "weather"])
+def test_a_silent_source_holds_nothing_back_and_asks_again_when_it_comes(closed: Scenario, silent: str) -> None:
+    (other,) = {"orders", "weather"} - {silent}
+    arrive(closed, other)
+    closed.land("calendar", FIRST)
+    asked = closed.tick()
+    assert asked == {"scored": {FIRST}, "performance": {FIRST}}
+    closed.run_all(asked)
+    closed.land(f"landing/{silent}", FIRST)
+    late: dict[str, set[str | None]] = {}
+    while found := closed.tick():
+        closed.run_all(found)
+        late |= found
+    assert late == {silent: {FIRST}, f"{silent}_rows": {FIRST}, **asked}
+
+
+def test_a_partition_without_a_single_row_is_decided_about(closed: Scenario) -> None:
+    arrive(closed, "orders", "weather")
+    for partition in (FIRST, SECOND):
+        closed.land("calendar", partition)
+    assert closed.tick() == {"scored": {FIRST, SECOND}, "performance": {FIRST, SECOND}}
+
+
+def test_what_is_on_its_way_is_waited_for_after_the_closing(closed: Scenario) -> None:
+    arrive(closed, "orders")
+    closed.land("landing/weather", FIRST)
+    assert closed.tick() == {"weather": {FIRST}, "weather_rows": {FIRST}}
+    closed.run("weather", partition=FIRST)
+    closed.land("calendar", FIRST)
+    assert "scored" not in closed.tick()
+    closed.run("weather_rows", partition=FIRST)
+    assert closed.tick() == {"scored": {FIRST}, "performance": {FIRST}}
+
+
+def test_a_rejected_batch_does_not_hold_back_a_closed_partition(closed: Scenario) -> None:
+    arrive(closed, "orders")
+    closed.green["contract"] = False
+    closed.land("landing/weather", FIRST)
+    closed.run_all(closed.tick())
+    assert closed.tick() == {}
+    closed.land("calendar", FIRST)
+    assert closed.tick() == {"scored": {FIRST}, "performance": {FIRST}}
+
+
+def test_scoring_waits_for_a_reference_table(closed: Scenario) -> None:
+    world = Scenario(closing)
+    world.tick()
+    arrive(world, "orders", "weather")
+    world.land("calendar", FIRST)
+    assert world.tick() == {}
+    world.land("landing/table")
+    world.run_all({name: {None} for name in ("table", "table_rows")})
+    assert world.tick() == {"table": {None}, "table_rows": {None}} | {"scored": {FIRST}, "performance": {FIRST}}
+
+
+# -- on_decision_time
+
+
+def test_a_decision_in_its_own_cycle_follows_its_report_and_no_arrival() -> None:
+    world = Scenario(own_cycle)
+    assert world.tick() == {}
+    world.land("scored", FIRST)
+    assert world.tick() == {}
+    for _ in range(2):
+        world.land("due", "2013-01-06")
+        asked = world.tick()
+        assert asked == {"decision": {"2013-01-06"}}
+        world.run_all(asked)
+        assert [world.tick(), world.tick()] == [{}, {}]
 
 
 # -- retrain_is_due
@@ -476,6 +598,7 @@ OUTCOMES = {
 SCHEDULE = {"flights", "features/route_info", "features/origin_load"}
 OBSERVED = {"weather", "features/weather"}
 PLANES = {"planes", "features/plane"}
+CLOSED = "calendar/flights"
 MONITORING = {f"flight_delay/{name}" for name in ("performance", "drift_report", "retrain_decision")}
 SCORED = {"flight_delay/scored"}
 CHALLENGE = {f"flight_delay/{name}" for name in ("training_set", "challenger", "evaluation")}
@@ -556,30 +679,32 @@ def test_an_arrival_asks_for_its_own_rows_and_features_only(graph: Graph, landed
     assert graph.tick() == asked
 
 
-def test_a_whole_day_asks_for_everything_up_to_the_decision(graph: Graph) -> None:
-    graph.report(*PLANES)
-    graph.tick()
-    graph.land("flights", "weather", "flight_outcomes")
-    assert graph.tick() == SCHEDULE | OBSERVED | OUTCOMES | SCORED | MONITORING
-
-
-def test_the_first_day_is_scored_once_the_planes_are_known(graph: Graph) -> None:
+def test_a_whole_day_asks_for_everything_up_to_the_decision_once_it_is_closed(graph: Graph) -> None:
     graph.land("flights", "weather", "flight_outcomes", "planes", "airports")
     assert graph.tick() == SCHEDULE | OBSERVED | OUTCOMES | PLANES | {"airports"}
     graph.report(*SCHEDULE, *OBSERVED, *OUTCOMES, *PLANES)
+    assert graph.tick() == set()
+    graph.report(CLOSED)
     assert graph.tick() == SCORED | MONITORING
 
 
 @pytest.mark.parametrize("last", [SCHEDULE, PLANES, OBSERVED], ids=lambda names: min(names, key=len))
-def test_scoring_waits_for_the_last_of_its_features(graph: Graph, last: set[str]) -> None:
-    graph.report(*((SCHEDULE | PLANES | OUTCOMES | OBSERVED) - last))
+def test_scoring_waits_for_the_last_of_its_features_that_is_on_its_way(graph: Graph, last: set[str]) -> None:
+    graph.report(*((SCHEDULE | PLANES | OUTCOMES | OBSERVED) - last), CLOSED)
+    graph.report(*(name for name in last if "/" not in name))
     assert not graph.tick() & (SCORED | MONITORING)
-    graph.report(*last)
+    graph.report(*(name for name in last if "/" in name))
+    assert graph.tick() >= SCORED | MONITORING
+
+
+@pytest.mark.parametrize("silent", [SCHEDULE, OBSERVED, OUTCOMES], ids=lambda names: min(names, key=len))
+def test_a_closed_day_is_decided_about_without_a_silent_source(graph: Graph, silent: set[str]) -> None:
+    graph.report(*((SCHEDULE | PLANES | OUTCOMES | OBSERVED) - silent), CLOSED)
     assert graph.tick() == SCORED | MONITORING
 
 
 def test_a_reference_table_that_lands_again_scores_no_past_day_anew(graph: Graph) -> None:
-    graph.report(*SCHEDULE, *OBSERVED, *OUTCOMES, *PLANES)
+    graph.report(*SCHEDULE, *OBSERVED, *OUTCOMES, *PLANES, CLOSED)
     assert graph.tick() == SCORED | MONITORING
     graph.report(*SCORED, *MONITORING)
     assert graph.tick() == set()
@@ -587,17 +712,8 @@ def test_a_reference_table_that_lands_again_scores_no_past_day_anew(graph: Graph
     assert graph.tick() == PLANES
     graph.report(*PLANES)
     assert [graph.tick(), graph.tick()] == [set(), set()]
-    graph.land("flights")
-    assert graph.tick() == SCHEDULE | SCORED | MONITORING
-
-
-def test_a_rejected_batch_stops_everything_that_needs_it(graph: Graph) -> None:
-    graph.report(*OBSERVED, *PLANES, *OUTCOMES)
-    graph.tick()
-    graph.land("flights")
-    assert graph.tick() >= SCHEDULE | SCORED | MONITORING
-    graph.report("flights", failed=("contract",))
-    assert [graph.tick(), graph.tick()] == [set(), set()]
+    graph.report("features/route_info")
+    assert graph.tick() == SCORED | MONITORING
 
 
 def made(graph: Graph, *names: str, failed: tuple[str, ...] = ()) -> set[str]:

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 from scenario import DAILY, Scenario, arrivals, segment_training, training
 
@@ -15,6 +16,7 @@ from ct_assets.definitions import defs
 from ct_assets.feeds import feed_wave
 from ct_assets.feeds.nycflights import NycFlights
 from ct_assets.feeds.nycflights_faults import deliveries
+from ct_assets.lake.lake import Lake
 from ct_assets.lib import driver as module
 from ct_assets.lib.conditions import on_accepted_data, retrain_is_due
 from ct_assets.lib.driver import Driver, Run
@@ -116,7 +118,7 @@ def test_a_restarted_driver_goes_on_where_the_last_one_stopped(tmp_path: Path) -
     second = driven(world, tmp_path)
     assert second.settle() == []
     report(second, "landing", "2013-01-01")
-    assert names(second.settle()) == [("2013-01-01", ("batch", "rows", "scored"))]
+    assert names(second.settle()) == [("2013-01-01", ("batch", "rows", "totals"))]
 
 
 def test_what_lands_while_no_driver_runs_is_taken_in_by_the_next(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_a_driver_that_lost_its_cursors_takes_in_the_backlog_only(tmp_path: Path
     report(first, "landing", "2013-01-01")
     first.settle()
     world.land("landing", "2013-01-02")
-    assert names(driven(world, tmp_path / "new").settle()) == [("2013-01-02", ("batch", "rows", "scored"))]
+    assert names(driven(world, tmp_path / "new").settle()) == [("2013-01-02", ("batch", "rows", "totals"))]
 
 
 def test_a_condition_that_never_rests_is_an_error_that_names_it(
@@ -173,6 +175,31 @@ def test_a_failed_run_is_reported_with_what_failed(tmp_path: Path) -> None:
     assert not ran[0].success
     assert any("batch is broken" in error for error in ran[0].errors)
     assert ran[0].sensor == "automation"
+
+
+def test_a_late_day_makes_the_features_of_the_days_after_it_as_if_it_had_come_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, days = NycFlights(), [date(2013, 1, number) for number in (2, 3, 4)]
+    made, events = {}, []
+    for name, order in (("in time", days), ("late", [days[1], days[2], days[0]])):
+        home = tmp_path / name
+        monkeypatch.setenv("CT_HOME", str(home))
+        with dg.DagsterInstance.ephemeral() as instance:
+            driver = Driver(defs(), instance, home / "driver", only=("flights_arrivals", "flights_ingestion"))
+            for day in order:
+                files = deliveries(feed, day, faults=False)[0]
+                feed_wave([each for each in files if each.source == "flight_outcomes"], str(home))
+                assert all(run.success for run in driver.settle())
+            key = dg.AssetKey(["features", "origin_delays"])
+            events.append([record.partition_key for record in instance.fetch_materializations(key, limit=9).records])
+        rows = Lake(home).dataset("features/origin_delays", "event_timestamp")
+        made[name] = {f.partition: pq.read_table(rows.paths([f])[0]) for f in rows.files()}
+    assert events[0][::-1] == [day.isoformat() for day in days]
+    # The late day itself, and each of the two after it once more.
+    assert sorted(events[1]) == sorted([*events[0], *(day.isoformat() for day in days[1:])])
+    assert made["late"] == made["in time"]
+    assert made["late"]["2013-01-04"].num_rows > 0
 
 
 def test_a_rejected_file_and_its_resent_one_both_reach_the_real_assets(

@@ -19,7 +19,7 @@ from ct_assets.core.ledger import Ledger, LedgerError
 from ct_assets.core.strict import unknown
 from ct_assets.lake.contract import Source
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
-from ct_assets.lib.partitions import arrival_days
+from ct_assets.lib.partitions import arrival_partitions
 from ct_assets.resources.feast import applied_definitions, definitions_digest
 
 ENOUGH_BYTES = 1_000_000_000
@@ -82,7 +82,7 @@ def landing_is_known(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _misplaced(folder: Path, source: Source) -> Iterator[Finding]:
-    days = arrival_days(source.domain)
+    days = arrival_partitions(source.domain)
     first, last = days.get_first_partition_key(), days.get_last_partition_key()
     expected = (
         f"landing/{source.name}/<day>/<file> with a day from {first} to {last}"

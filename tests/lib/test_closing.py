@@ -1,0 +1,230 @@
+"""When an arrival partition is closed, and by which times it is decided."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow
+import pytest
+from labelled_world import model
+
+from ct_assets.core.ledger import REQUEST, RETRAIN, SKIP, Ledger
+from ct_assets.core.policy import Evidence, RetrainPolicy, decide
+from ct_assets.core.segments import Line
+from ct_assets.lake.contract import Domain, Source
+from ct_assets.lake.lake import Lake
+from ct_assets.lake.periods import start_of
+from ct_assets.lake.releases import Releases
+from ct_assets.lib.closing import Closing, closing_event, closings, closings_at_the_end
+from ct_assets.lib.decision_times import build_decision_schedule, build_decision_sensor
+from ct_assets.lib.decisions import gather_evidence, open_request, record_decision, retrain_due
+from ct_assets.lib.monitoring_reports import save_report
+from ct_assets.lib.partitions import arrival_partitions, decision_partitions, decision_time
+from ct_assets.lib.silence import silent_sources
+from ct_assets.resources.lake import LakeResource
+
+RECORDED = Domain("shop", date(2020, 3, 1), date(2020, 3, 31))
+LIVE = Domain("shop", date(2020, 3, 1))
+NOW = pd.Timestamp("2026-01-01", tz="UTC")
+
+
+def sources(domain: Domain) -> list[Source]:
+    schema = pa.DataFrameSchema({"id": pa.Column(object), "known_at": pa.Column("datetime64[us, UTC]")})
+    return [Source(name, schema, ("id",), "d", "team:shop", domain) for name in ("orders", "visits")]
+
+
+def arrive(lake: Lake, name: str, *partitions: str) -> None:
+    for partition in partitions:
+        moments = pyarrow.array([start_of(partition) + pd.Timedelta(minutes=30)], pyarrow.timestamp("us", "UTC"))
+        lake.dataset(name).write(partition, pyarrow.table({"id": [partition], "known_at": moments}))
+
+
+def closed(lake: Lake, domain: Domain, after: str | None = None, now: pd.Timestamp = NOW, waiting=()) -> list[Closing]:
+    return list(closings(lake, sources(domain), waiting, after, now))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
+
+
+def test_a_recorded_partition_is_closed_once_every_source_has_reported(lake: Lake) -> None:
+    assert closed(lake, RECORDED) == []
+    arrive(lake, "orders", "2020-03-02")
+    assert closed(lake, RECORDED) == []
+    arrive(lake, "visits", "2020-03-02")
+    assert closed(lake, RECORDED) == [Closing("2020-03-02", "every source has reported", ())]
+    assert closed(lake, RECORDED, after="2020-03-02") == []
+
+
+def test_a_recorded_partition_without_a_silent_source_is_closed_by_a_later_one(lake: Lake) -> None:
+    arrive(lake, "orders", "2020-03-02", "2020-03-03", "2020-03-05")
+    arrive(lake, "visits", "2020-03-02")
+    found = closed(lake, RECORDED)
+    assert [closing.partition for closing in found] == ["2020-03-02", "2020-03-03", "2020-03-04"]
+    assert found[1] == Closing("2020-03-03", "a source has sent something later", ("visits (last: 2020-03-02)",))
+    assert found[2].silent == ("orders (last: 2020-03-03)", "visits (last: 2020-03-02)")
+    assert [c.partition for c in closings_at_the_end(lake, sources(RECORDED), "2020-03-04")] == ["2020-03-05"]
+
+
+def test_files_in_landing_are_taken_in_before_their_partition_is_closed(lake: Lake) -> None:
+    for name in ("orders", "visits"):
+        arrive(lake, name, "2020-03-02", "2020-03-03")
+    assert [c.partition for c in closed(lake, RECORDED, waiting={"2020-03-03"})] == ["2020-03-02"]
+
+
+def test_a_live_partition_is_closed_by_the_clock_or_by_what_came_later(lake: Lake) -> None:
+    for name in ("orders", "visits"):
+        arrive(lake, name, "2020-03-02")
+    over = pd.Timestamp("2020-03-03T00:00Z")
+    assert closed(lake, LIVE, now=over + pd.Timedelta(minutes=59)) == []
+    (closing,) = closed(lake, LIVE, now=over + pd.Timedelta(hours=1))
+    assert (closing.partition, closing.silent) == ("2020-03-02", ())
+    for name in ("orders", "visits"):
+        arrive(lake, name, "2020-03-03")
+    (closing,) = closed(lake, LIVE, now=over + pd.Timedelta(minutes=5))
+    assert closing == Closing("2020-03-02", "every source has sent something later", ())
+
+
+def test_a_silent_live_group_goes_on_closing_partitions(lake: Lake) -> None:
+    arrive(lake, "orders", "2020-03-02")
+    found = closed(lake, replace(LIVE, closes_after=timedelta(hours=6)), now=pd.Timestamp("2020-03-06T05:59Z"))
+    assert [c.partition for c in found] == ["2020-03-02", "2020-03-03", "2020-03-04"]
+    assert {c.silent[-1] for c in found} == {"visits (never)"}
+
+
+@pytest.mark.parametrize(
+    ("cadence", "first", "then"),
+    [("hourly", "2020-03-02-23:00", "2020-03-03-00:00"), ("weekly", "2020-03-02-week", "2020-03-09-week")],
+)
+def test_hours_and_weeks_are_closed_as_days_are(lake: Lake, cadence, first: str, then: str) -> None:
+    domain = replace(RECORDED, cadence=cadence)
+    arrive(lake, "orders", first, then)
+    assert [c.partition for c in closed(lake, domain)] == [first]
+    keys = arrival_partitions(domain).get_partition_keys()
+    assert keys.index(then) == keys.index(first) + 1
+
+
+def test_a_source_is_silent_when_its_newest_row_is_too_old(lake: Lake) -> None:
+    arrive(lake, "orders", "2020-03-02", "2020-03-07")
+    limits = {"orders": timedelta(days=2), "visits": timedelta(days=2)}
+    orders = "orders is silent since 2020-03-02T00:30:00+00:00: 2.98 days, expected within 2"
+    assert silent_sources(lake, limits, pd.Timestamp("2020-03-05", tz="UTC")) == (orders, "visits has never sent a row")
+    assert silent_sources(lake, {"orders": limits["orders"]}, pd.Timestamp("2020-03-08", tz="UTC")) == ()
+
+
+def test_a_silent_source_is_named_in_the_decision() -> None:
+    evidence = Evidence(as_of=datetime(2020, 3, 5, tzinfo=UTC), known_labels=0, silent=("orders is silent",))
+    assert decide(RetrainPolicy(), evidence).reasons["silence"] == "orders is silent"
+
+
+# -- Times of decisions
+
+MONDAYS = RetrainPolicy(decide_at="0 6 * * MON", decide_timezone="Europe/Berlin")
+
+
+def test_a_decision_on_mondays_is_as_of_that_hour_in_berlin_also_when_the_clock_changes() -> None:
+    keys = decision_partitions(MONDAYS, RECORDED).get_partition_keys()
+    assert keys[:2] == ["2020-02-24-06:00", "2020-03-02-06:00"]
+    times = [decision_time(MONDAYS, RECORDED, key) for key in keys]
+    expected = ["2020-03-02T05:00Z", "2020-03-09T05:00Z", "2020-03-16T05:00Z", "2020-03-23T05:00Z", "2020-03-30T04:00Z"]
+    assert times == [pd.Timestamp(time) for time in expected]
+
+
+def report(instance: dg.DagsterInstance, *partitions: str) -> None:
+    """Close partitions, and note them as scored."""
+    for partition in partitions:
+        instance.report_runless_asset_event(closing_event(RECORDED, Closing(partition, "", ())))
+        instance.report_runless_asset_event(dg.AssetMaterialization(["m", "scored"], partition=partition))
+
+
+def due(instance: dg.DagsterInstance, home: Path, policy: RetrainPolicy, cursor: str | None = None) -> tuple:
+    spec = model("delay").model_copy(update={"policy": policy})
+    sensor = build_decision_sensor(spec, RECORDED, 10)
+    with dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"lake": LakeResource(home=str(home))}
+    ) as context:
+        result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    for event in result.asset_events:
+        instance.report_runless_asset_event(event)
+    return [event.partition for event in result.asset_events], result.cursor
+
+
+def test_a_weekly_decision_is_due_once_all_that_had_arrived_by_then_is_closed(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert due(instance, tmp_path, MONDAYS)[0] == []
+        report(instance, *(f"2020-03-{day:02d}" for day in range(4, 8)))
+        assert due(instance, tmp_path, MONDAYS)[0] == []
+        report(instance, "2020-03-08")
+        assert due(instance, tmp_path, MONDAYS)[0] == ["2020-03-02-06:00"]
+        assert due(instance, tmp_path, MONDAYS)[0] == []
+
+
+def schedule_of(policy: RetrainPolicy, instance: dg.DagsterInstance, home: Path, domain: Domain, time: str):
+    spec = model("delay").model_copy(update={"policy": policy})
+    schedule = build_decision_schedule(spec, domain)
+    assert (schedule.cron_schedule, schedule.execution_timezone) == (policy.decide_at, policy.decide_timezone)
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    moment = datetime.fromisoformat(time)
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=moment, resources={"lake": LakeResource(home=str(home))}
+    ) as context:
+        return schedule(context)
+
+
+def test_the_schedule_decides_although_nothing_has_arrived(tmp_path: Path) -> None:
+    with dg.instance_for_test() as instance:
+        request = schedule_of(MONDAYS, instance, tmp_path, LIVE, "2026-11-23T06:00:00+01:00")
+        assert (request.partition_key, request.run_key) == ("2026-11-16-06:00", "m/2026-11-16-06:00")
+
+
+def test_the_schedule_leaves_a_decision_to_the_closing_of_what_it_waits_for(tmp_path: Path) -> None:
+    with dg.instance_for_test() as instance:
+        report(instance, "2026-11-21")
+        skipped = schedule_of(RetrainPolicy(), instance, tmp_path, LIVE, "2026-11-23T00:00:00+00:00")
+        assert "arrivals of 2026-11-22 are waited for" in skipped.skip_message
+        report(instance, "2026-11-22")
+        request = schedule_of(RetrainPolicy(), instance, tmp_path, LIVE, "2026-11-23T00:00:00+00:00")
+        assert request.partition_key == "2026-11-22"
+
+
+# -- Requests by hand
+
+
+def test_a_request_makes_the_newest_decision_due_at_once_and_is_answered_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    spec, lake = model("delay"), Lake(home)
+    ledger = LakeResource(home=str(home)).ledger()
+    releases, time = Releases(home, Line("m"), ledger), pd.Timestamp("2020-03-05", tz="UTC")
+    save_report(lake, spec, "performance", time, {"labels_known": 50, "now": None, "reference": None, "rows": 0})
+
+    def decided():
+        evidence = gather_evidence(lake, releases, spec, time)
+        return record_decision(releases, evidence, decide(RetrainPolicy(schedule_days=None), evidence))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = decided()
+        assert (first.kind, due(instance, home, spec.policy)) == (SKIP, ([], "0"))
+        request = ledger.append(REQUEST, "m", time, {"reason": "labels were mended"})
+        partitions, cursor = due(instance, home, spec.policy, "0")
+        assert (partitions, cursor) == (["2020-03-04"], str(request.seq))
+        assert due(instance, home, spec.policy, cursor) == ([], cursor)
+        assert open_request(releases) == request
+
+
+def test_a_request_after_a_judged_model_is_due_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "decisions.jsonl")
+    releases, time = Releases(tmp_path, Line("m"), ledger), pd.Timestamp("2020-03-05", tz="UTC")
+    asked = {"manual_request": True, "manual_reason": "labels", "manual_number": 7}
+    before, after = (Evidence(as_of=time, known_labels=9000, **more) for more in ({}, asked))
+    first = record_decision(releases, before, decide(RetrainPolicy(), before))
+    assert first.kind == RETRAIN
+    ledger.append("verdict", "m", time, {"version": "1", "passed": False})
+    assert retrain_due(releases) is None
+    second = record_decision(releases, after, decide(RetrainPolicy(), after))
+    assert retrain_due(releases) == second
+    assert record_decision(releases, after, decide(RetrainPolicy(), after)) == second
