@@ -24,6 +24,7 @@ from ct_assets.lake.formats import read
 from ct_assets.lake.ingest import judge
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
+from ct_assets.lake.periods import next_partition
 from ct_assets.lake.split import days_of, split_by_day
 
 if TYPE_CHECKING:
@@ -142,9 +143,11 @@ def _broken_days(source: Source, content: Content, days: npt.NDArray[np.str_]) -
 def _gaps(accepted: Dataset, days: npt.NDArray[np.str_]) -> list[str]:
     """Days without rows between the first and the last, of which nothing was accepted before."""
     found = sorted(set(days.tolist()))
-    between = np.datetime_as_string(np.arange(found[0], found[-1], dtype="datetime64[D]"))
+    between = [str(found[0])]
+    while between[-1] < found[-1]:
+        between.append(next_partition(between[-1]))
     held = {file.partition for file in accepted.files(found[0], found[-1])}
-    return sorted({*between.tolist()} - held - {*found})
+    return sorted({*between} - held - {*found})
 
 
 def _refuse(file: Path, source: Source, reasons: list[str]) -> None:
