@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pandera.pandas as pa
 import pyarrow.parquet as pq
@@ -224,6 +225,74 @@ def test_every_row_arrives_once_whatever_the_order_of_commits(
         database.engine.dispose()
     found = sorted(number for numbers in landed(Lake(home), source).values() for number in numbers)
     assert found == list(range(1, len(given_at) + 1))
+
+
+# -- A clock that is set back, and numbers
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["timestamps", "text"])
+def test_no_row_is_lost_or_doubled_when_a_local_clock_is_set_back(
+    tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch, as_text: bool
+) -> None:
+    """Clocks in New York go from 02:00 back to 01:00 at 06:00 UTC on 2013-11-03; one row comes every seven minutes."""
+    monkeypatch.setenv(URL, f"sqlite:///{tmp_path}/shop.db")
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/shop.db")
+    kind = "TEXT" if as_text else "DATETIME"
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE TABLE orders (id INTEGER, country TEXT, price FLOAT, updated_at {kind})"))
+    source = with_table(cursor="updated_at", zone="America/New_York", lag=timedelta(seconds=30))
+    start = datetime(2013, 11, 3, 3, tzinfo=UTC)
+    for number in range(60):
+        at = start + timedelta(minutes=7 * number)
+        local = at.astimezone(ZoneInfo("America/New_York"))
+        with engine.begin() as connection:
+            values = {"id": number, "at": local.strftime("%Y-%m-%d %H:%M:%S.%f")}
+            connection.execute(sa.text("INSERT INTO orders VALUES (:id, 'DE', 1.0, :at)"), values)
+        for seconds in (1, 40):
+            look(lake.home, source, (at + timedelta(seconds=seconds)).timestamp())
+    assert sorted(number for ids in landed(lake, source).values() for number in ids) == list(range(60))
+    engine.dispose()
+
+
+def test_a_cursor_on_a_clock_that_nobody_names_is_told(
+    tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, f"sqlite:///{tmp_path}/shop.db")
+    text = "SELECT id, country, price, '2013-01-01T05:00:00Z' AS updated_at, updated_at AS clock FROM orders"
+    source = with_table(table="", query=text, cursor="clock", zone="")
+    database = Database(f"sqlite:///{tmp_path}/shop.db", zoned=False)
+    database.insert(1)
+    with pytest.raises(TableError, match="column clock holds timestamps without a time zone.*expected the zone"):
+        look(lake.home, source)
+    database.engine.dispose()
+
+
+def test_numbers_of_a_database_arrive_exactly(postgres_url: str, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL, postgres_url)
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("CREATE TABLE exact (id NUMERIC(20), price NUMERIC, country UUID, updated_at TIMESTAMPTZ)")
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO exact VALUES (9007199254740993, 9.95, '12345678-1234-5678-1234-567812345678', :at), "
+                "(9007199254740992, 1::numeric / 3, NULL, :at), (1, 'NaN', NULL, :at)"
+            ),
+            {"at": START},
+        )
+    prices = ORDERS.schema.update_column("price", nullable=True)
+    source = replace(with_table(table="exact", cursor="updated_at"), schema=prices)
+    look(lake.home, source)
+    (batch,) = ingest(lake, source, "2013-01-01")
+    assert (batch.status, batch.reasons) == ("accepted", ())
+    stored = lake.query("SELECT id, price, country FROM orders ORDER BY id", {"orders": Window()}, pd_end())
+    assert stored.to_pydict() == {
+        "id": [1, 2**53, 2**53 + 1],
+        "price": [None, 1 / 3, 9.95],
+        "country": [None, None, "12345678-1234-5678-1234-567812345678"],
+    }
+    engine.dispose()
 
 
 # -- A crash
