@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pandera.pandas as pn
 import pytest
 from events_server import CUSTOMERS, ORDERS, SOURCES, event, events_server
 
 from ct_assets.lake import inbox as module
+from ct_assets.lake.contract import Source
 from ct_assets.lake.inbox import KEEP, ConflictError, Inbox, InboxFullError, Message
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
 from ct_assets.serving import events as events_module
-from ct_assets.serving.cloudevents import parse_events
+from ct_assets.serving.cloudevents import CloudEvent, EventError, parse_events
 from ct_assets.serving.events import messages_of
 
 DAY = "2013-01-01"
@@ -342,3 +344,22 @@ def _until_answered(url: str, seconds: float = 600.0) -> None:
             return
         except httpx.TransportError:
             assert datetime.now(UTC) < deadline, "the server did not start"
+
+
+def test_large_ids_stay_apart_and_names_that_differ_by_case_are_refused() -> None:
+    columns = {
+        "id": pn.Column(int),
+        "units": pn.Column(int, nullable=True),
+        "known_at": pn.Column("datetime64[us, UTC]"),
+    }
+    source = Source("lots", pn.DataFrameSchema(columns), ("id",), "Lots", "team:test", format="json", event_type="lot")
+    now = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+    def lot(**row: object) -> CloudEvent:
+        return CloudEvent(str(row["id"]), "/", "lot", now, [row])
+
+    events = [lot(id=2**53), lot(id=2**53 + 1, units=2**53 + 1), lot(id=3, units=2**53)]
+    lines = [line for message in messages_of(source, events, now) for line in message.lines]
+    assert len({line.identity for line in lines}) == len({line.content for line in lines}) == 3
+    with pytest.raises(EventError, match="columns units and Units differ by case only"):
+        messages_of(source, [lot(id=1, Units=4)], now)
