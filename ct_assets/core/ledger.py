@@ -24,7 +24,7 @@ from ct_assets.core.ledger_index import Entry, LedgerIndex, micros
 
 RETRAIN, SKIP, REQUEST = "retrain", "skip", "manual_request"
 TRAINING, VERDICT = "training", "verdict"
-PROMOTION, ROLLBACK = "promotion", "rollback"
+PROMOTION, ROLLBACK, HOLD_RELEASE = "promotion", "rollback", "hold_release"
 """Kinds of records about a model."""
 DECISIONS = (RETRAIN, SKIP)
 POINTER_MOVES = (PROMOTION, ROLLBACK)

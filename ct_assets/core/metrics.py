@@ -25,6 +25,9 @@ HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
     }
 )
 
+#: Losses in the unit of the labels, or whose size follows their rarity: a tolerance of one is a share of it.
+RELATIVE_TOLERANCE = frozenset(("mae", "rmse", "pinball", "interval_width", "logloss", "brier"))
+
 ECE_BINS = 15
 
 
@@ -140,6 +143,15 @@ def higher_is_better(metric: str) -> bool:
 def advantage(metric: str, value: float, other: float) -> float:
     """By how much `value` is better than `other`: positive is better whatever the metric's direction."""
     return value - other if higher_is_better(metric) else other - value
+
+
+def allowed_loss(metric: str, tolerance: float, value: float) -> float:
+    """By how much a metric may be worse than `value` within a tolerance, in the unit of the metric.
+
+    Of a loss whose size depends on the labels the tolerance is a share of `value`; of a metric on a scale of its own,
+    such as auc, it is absolute.
+    """
+    return tolerance * abs(value) if metric in RELATIVE_TOLERANCE else tolerance
 
 
 def _checked(y: Any, p: Any) -> tuple[Floats, Floats]:

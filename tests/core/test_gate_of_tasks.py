@@ -202,3 +202,44 @@ def test_a_floor_of_an_error_is_the_most_that_is_accepted(name):
     reached = judged(name, good).metrics["challenger"][TASKS[name].gate_metric]
     assert judged(name, good, policy=GatePolicy(floor=reached * 1.01)).passed
     assert not judged(name, good, policy=GatePolicy(floor=reached * 0.99)).passed
+
+
+@pytest.mark.parametrize(("name", "metric"), [("regression", "mae"), ("regression", "rmse"), ("quantile", "pinball")])
+def test_a_tolerance_is_a_share_of_a_loss_in_the_unit_of_the_labels(name, metric):
+    """In metres or in millimetres, the verdict is the same; a useless model never passes for a good one."""
+    good, rows = MODELS[name][0], data(name, slices=False)
+    for scale in (1.0, 1e-6, 1e6):
+        label, policy = rows.label * scale, GatePolicy(metric=metric, tolerance=0.01)
+        scaled = TestData(rows.features, label)
+
+        def off(by, scale=scale):
+            return Altered(good, lambda p, x: (p + by) * scale)
+
+        better, worse = (validate_new_model(off(by), off(0.0), scaled, policy, task=TASKS[name]) for by in (0.0, 3.0))
+        champion = better.metrics["champion"][metric]
+        assert check(better, "not_worse_than_champion").limit == pytest.approx(champion * 1.01)
+        assert (better.passed, worse.passed) == (True, False)
+
+
+@pytest.mark.parametrize("metric", ["auc", "f1"])
+def test_a_tolerance_on_a_scale_of_its_own_is_absolute(metric):
+    good, bad = MODELS["binary"]
+    verdict = judged("binary", good, bad, GatePolicy(metric=metric, tolerance=0.01))
+    assert check(verdict, "not_worse_than_champion").limit == pytest.approx(verdict.metrics["champion"][metric] - 0.01)
+
+
+def test_a_perfect_champion_is_kept_and_equalled():
+    rows = data("regression", 1200, slices=False)
+    features = rows.features.assign(truth=rows.label)
+    test = TestData(features, rows.label)
+
+    class Exact:
+        def __init__(self, off=0.0):
+            self.off = off
+
+        def predict(self, x):
+            return x["truth"].to_numpy() + self.off
+
+    task = TASKS["regression"]
+    assert validate_new_model(Exact(), Exact(), test, task=task).passed
+    assert not validate_new_model(Exact(1e-9), Exact(), test, task=task).passed

@@ -47,7 +47,7 @@ SPEC = ModelSpec(
     strategy=StrategySpec(kind="incremental", reference=timedelta(days=REFERENCE)),
     evaluation_days=HOLDOUT,
     policy=RetrainPolicy(),
-    gate=GatePolicy(min_rows=100, tolerance=1.0, min_slice_rows=100),
+    gate=GatePolicy(min_rows=100, tolerance=1.0, floor=0.0, min_slice_rows=100),
 )
 
 
