@@ -160,6 +160,8 @@ def status(
     summaries = [summarize(home, open_ledger(home), [s.name for s in sources_of(specs[n])], n) for n in models]
     begun = [summary for summary in summaries if summary["batches"]["landed"]]
     summaries = summaries if model else begun or summaries
+    for summary in summaries:
+        summary["held"] = _held(home, specs[summary["model"]])
     if as_json:
         typer.echo(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
         return
@@ -211,9 +213,13 @@ def why(
     from ct_assets.words import explain
 
     try:
-        typer.echo(explain(open_ledger(_home()), _line(model, segment).name, version))
+        line, home = _line(model, segment), _home()
+        typer.echo(explain(open_ledger(home), line.name, version))
     except LookupError as error:
         _fail(error)
+    held = _held(home, _specs()[model]).get(line.name)
+    if held:
+        typer.echo(f"Held: {held}.")
 
 
 @app.command()
@@ -263,6 +269,50 @@ def rollback(
         _fail(error)
     serves = f"{line.name} is served by version {release.version} of {release.model} (as of {release.as_of[:10]})"
     console.print(escape(f"{serves}; servers load it within seconds: {reason}"))
+    if held := _held(_home(), _specs()[model]).get(line.name):
+        console.print(escape(f"Automation promotes nothing meanwhile: {held}. `ct release-hold` ends that."))
+
+
+@app.command()
+def promote(
+    model: str,
+    version: Annotated[str, typer.Option(help="The version; its verdict has to have passed, against what serves now.")],
+    reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
+    segment: Annotated[str | None, typer.Option(help="A segment of the model.")] = None,
+) -> None:
+    """Promote what automation leaves to a person: an experiment, or a challenger while a rollback holds."""
+    from ct_assets.lib.training import promote_judged
+    from ct_assets.resources.lake import LakeResource
+    from ct_assets.resources.registry import RegistryResource
+
+    lake = LakeResource(home=str(_home()))
+    registry = RegistryResource(lake=lake)
+    line = _line(model, segment)
+    try:
+        chosen = registry.version(line.registered, version)
+        release = promote_judged(lake, registry, _specs()[model], line, chosen, _told(reason))
+    except (ValueError, LookupError, FileNotFoundError) as error:
+        _fail(error)
+    console.print(escape(f"{line.name} is served by version {release.version} (as of {release.as_of[:10]}): {reason}"))
+
+
+@app.command(name="release-hold")
+def release_hold(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why, in words; it is recorded.")],
+    segment: Annotated[str | None, typer.Option(help="A segment of the model.")] = None,
+) -> None:
+    """Let automation promote again after a rollback, before the hold ends by itself."""
+    from ct_assets.lib.promotion import release_hold as release
+    from ct_assets.resources.lake import LakeResource
+
+    line = _line(model, segment)
+    try:
+        record = release(LakeResource(home=str(_home())), _specs()[model], line, _told(reason))
+    except ValueError as error:
+        _fail(error)
+    told = f"Recorded as number {record.seq}. The next challenger of {line.name} that passes the gate is promoted."
+    console.print(escape(told))
 
 
 @app.command()
@@ -321,6 +371,20 @@ def _known(model: str) -> str:
     if model not in _specs():
         _fail(LookupError(f"no model {model!r}; models: {', '.join(_specs())}"))
     return model
+
+
+def _held(home: Path, spec: "ModelSpec") -> dict[str, str]:
+    """The rollbacks that hold, by the line that they hold."""
+    from ct_assets.core.segments import Line
+    from ct_assets.lake.holds import hold_of
+    from ct_assets.lake.moving import event_time
+    from ct_assets.lake.releases import Releases
+    from ct_assets.resources.lake import open_ledger
+
+    ledger = open_ledger(home)
+    lines = [line for line in map(Line.named, ledger.models()) if line.model == spec.name]
+    holds = {line.name: hold_of(Releases(home, line, ledger), spec.gate, event_time(ledger, line)) for line in lines}
+    return {name: str(hold) for name, hold in holds.items() if hold is not None}
 
 
 def _line(model: str, segment: str | None) -> "Line":

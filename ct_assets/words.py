@@ -61,8 +61,13 @@ def _how_judged(verdict: Record | None) -> list[str]:
         for name, value in (challenger or {}).items()
         if name in HIGHER_IS_BETTER and value is not None
     )
-    outcome = "passed" if verdict.evidence["passed"] else "rejected"
-    return [f"The gate {outcome} it: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
+    words = {
+        "passed": "The gate passed it",
+        "rejected": "The gate rejected it",
+        "inconclusive": "It was not conclusive",
+    }
+    outcome = verdict.evidence.get("outcome", "passed" if verdict.evidence["passed"] else "rejected")
+    return [f"{words[outcome]}: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
 
 
 def _has(metrics: Mapping[str, float | None] | None, name: str) -> bool:
@@ -107,6 +112,8 @@ def status_tables(summary: dict[str, Any]) -> Iterator[RenderableType]:
         f"{summary['days']} days, {batches['landed']} batches landed, {batches['quarantined']} quarantined, "
         f"{batches['duplicate']} duplicate; {rows['accepted']:,} of {rows['landed']:,} rows accepted"
     )
+    for line, held in summary.get("held", {}).items():
+        yield f"{line} is held: {escape(held)}"
     yield decisions_table(summary)
     if summary.get("segments"):
         yield segments_table(summary)
@@ -131,7 +138,10 @@ def decisions_table(summary: dict[str, Any]) -> Table:
         table.add_column(column, overflow="fold")
     rows = [(r["as_of"], 0, "retrain", ", ".join(r["triggers"])) for r in summary["retrains"]]
     rows += [(r["as_of"], 1, f"reject v{r['version']}", "; ".join(r["reasons"])) for r in summary["rejections"]]
-    rows += [(r["as_of"], 2, f"promote v{r['version']}", "its verdict passed") for r in summary["promotions"]]
+    rows += [(r["as_of"], 1, f"v{r['version']} inconclusive", "; ".join(r["reasons"])) for r in summary["inconclusive"]]
+    rows += [
+        (r["as_of"], 2, f"promote v{r['version']}", r["reason"] or "its verdict passed") for r in summary["promotions"]
+    ]
     rows += [(r["as_of"], 3, f"roll back to v{r['version']}", r["reason"]) for r in summary["rollbacks"]]
     for as_of, _, decision, why in sorted(rows):
         table.add_row(as_of[:10], decision, escape(why))

@@ -1,11 +1,12 @@
 """Releases: what may serve, as one unit, and which of them served when.
 
-A release file is written once. Which release is champion at a moment of event time follows from the ledger; the
-registry's alias is the live pointer, and whoever loads a model checks it against the release and its verdict.
+A release file is written once. Which release is champion follows from the ledger; the registry's alias follows the
+ledger, and whoever loads a model checks it against the release and its verdict.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import pandas as pd
 
 from ct_assets.core.artifact import ArtifactError, load_model
-from ct_assets.core.ledger import POINTER_MOVES, VERDICT, Ledger
+from ct_assets.core.canonical import digest
+from ct_assets.core.ledger import POINTER_MOVES, PROMOTION, VERDICT, Ledger
 from ct_assets.core.profile import Profile
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.verdict import Verdict, VerdictError
-from ct_assets.lake.examples import INSTANT
 from ct_assets.lake.paths import write_atomically
+
+SCHEMA_VERSION = 1
+"""Of release files that are written today."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,14 @@ class Release:
     Attributes:
         model: Name of its line of champions.
         version: Version in the model registry.
-        artifact: Path of the serialized model.
+        artifact: Path of the serialized model; relative to the home in its file, if it lies there.
         artifact_digest: SHA-256 of the serialized model.
         feature_service: Where it reads features from.
         feature_versions: The service's views with the digests of their definitions.
         training_set: Digest of its training set.
         verdict: Digest of the verdict that lets it serve.
         as_of: Event time of its training, ISO 8601 in UTC.
+        schema_version: Of its file. What later versions add to the file is left alone.
     """
 
     model: str
@@ -47,6 +52,7 @@ class Release:
     training_set: str
     verdict: str
     as_of: str
+    schema_version: int = SCHEMA_VERSION
 
 
 class Releases:
@@ -72,23 +78,23 @@ class Releases:
     def save_verdict(self, verdict: Verdict) -> None:
         """Keep a verdict under its digest: a version that is judged again has several."""
         path = self._folder("verdicts") / f"{verdict.digest}.json"
-        write_atomically(path, verdict.model_dump_json(indent=2).encode())
+        write_atomically(path, json.dumps(verdict.document(), indent=2).encode())
 
-    def verdict(self, digest: str) -> Verdict:
+    def verdict(self, name: str) -> Verdict:
         """A verdict, with its seal checked.
 
         Raises:
             FileNotFoundError: There is no such verdict.
             VerdictError: The verdict was changed after the gate sealed it.
         """
-        path = self._folder("verdicts") / f"{digest}.json"
+        path = self._folder("verdicts") / f"{name}.json"
         if not path.exists():
             raise FileNotFoundError(
-                f"verdict {digest[:12]} of {self.model} is gone: expected {path}; restore it, or evaluate again"
+                f"verdict {name[:12]} of {self.model} is gone: expected {path}; restore it, or evaluate again"
             )
         verdict = Verdict.model_validate_json(path.read_text())
         verdict.verify()
-        if verdict.digest != digest:
+        if verdict.digest != name:
             raise VerdictError(f"{path} is verdict {verdict.digest[:12]}, not the one it is named after: restore it")
         return verdict
 
@@ -106,25 +112,34 @@ class Releases:
             f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first"
         )
 
-    def save(self, release: Release) -> None:
-        """Write a release; it is never changed afterwards.
+    def save(self, release: Release) -> str:
+        """Write a release; it is never changed after it was promoted.
+
+        Returns:
+            The digest that seals what was written, which the record of its promotion holds.
 
         Raises:
-            ArtifactError: What is stored under this version is another release.
+            ArtifactError: What is stored under this version is another release, which was promoted.
         """
         path = self._folder("releases") / f"{release.version}.json"
-        if not path.exists():
-            write_atomically(path, json.dumps(asdict(release), indent=2).encode())
-        elif self.get(release.version) != release:
-            raise ArtifactError(
-                f"{path} is another release than version {release.version} of {self.model} as it was judged: it was "
-                "changed, or written by hand; move it away and promote again"
-            )
+        if path.exists() and self._promotion(release.version) is not None:
+            if self.get(release.version) != release:
+                raise ArtifactError(
+                    f"{path} is another release than version {release.version} of {self.model} as it was judged: it "
+                    "was changed, or written by hand; move it away and promote again"
+                )
+            return _seal(json.loads(path.read_bytes()))
+        inside = Path(release.artifact).is_relative_to(self.home)
+        artifact = Path(release.artifact).relative_to(self.home).as_posix() if inside else release.artifact
+        document = asdict(replace(release, artifact=artifact))
+        write_atomically(path, json.dumps(document, indent=2).encode())
+        return _seal(document)
 
     def get(self, version: str) -> Release:
         """A release by its version.
 
         Raises:
+            ArtifactError: Its file is not the one that was promoted.
             FileNotFoundError: That version never became a release.
         """
         path = self._folder("releases") / f"{version}.json"
@@ -132,7 +147,20 @@ class Releases:
             versions = sorted(int(p.stem) for p in self._folder("releases").glob("*.json") if p.stem.isdigit())
             known = ", ".join(map(str, versions)) or "none yet"
             raise FileNotFoundError(f"version {version} of {self.model} is no release; releases: {known}")
-        return Release(**json.loads(path.read_text()))
+        document, promoted = json.loads(path.read_bytes()), self._promotion(version)
+        if promoted is not None and promoted.get("release", found := _seal(document)) != found:
+            raise ArtifactError(
+                f"{path} is not the release that was promoted as version {version} of {self.model}: it was changed; "
+                "restore it, or roll back to another one"
+            )
+        known_fields = {field.name for field in fields(Release)}
+        content = {name: value for name, value in document.items() if name in known_fields}
+        # A path that is absolute stays as it is.
+        return Release(**{**content, "artifact": str(self.home / content["artifact"])})
+
+    def _promotion(self, version: str) -> Mapping[str, Any] | None:
+        record = self.ledger.find(f"{PROMOTION}/{self.model}/{version}")
+        return None if record is None else record.evidence
 
     def champion_at(self, as_of: pd.Timestamp) -> Release | None:
         """The release that was champion at a moment of event time.
@@ -142,21 +170,24 @@ class Releases:
         move = self.ledger.last_written(POINTER_MOVES, self.model, until=as_of)
         return self.get(move.evidence["version"]) if move and move.evidence["version"] else None
 
-    def opponent_at(self, as_of: pd.Timestamp, besides: str = "") -> Release | None:
-        """What a challenger trained as of a moment is compared with.
-
-        The champion of that moment; in a segment without one, what the pooled model served with until then. A version
-        that is judged again after its promotion meets the one that it met then.
-        """
-        champion = self.champion_at(as_of)
-        if champion and champion.version == besides:
-            champion = self.champion_at(as_of - INSTANT)
-        return champion or (self.pooled.champion_at(as_of - INSTANT) if self.pooled else None)
-
     def present(self) -> Release | None:
         """The release that the newest move of the champion named."""
         move = self.ledger.last_written(POINTER_MOVES, self.model)
         return self.get(move.evidence["version"]) if move and move.evidence["version"] else None
+
+    def serving(self) -> Release | None:
+        """What serves now: the champion, or the pooled model's in a segment without one."""
+        return self.present() or (self.pooled.present() if self.pooled else None)
+
+    def opponent(self, version: str) -> Release | None:
+        """What a version is compared with: what serves now; the champion itself meets what served before it."""
+        moves = self.moves()
+        if not moves or moves[-1]["version"] != version:
+            return self.serving()
+        before = moves[-1].get("previous")
+        if before:
+            return self.get(before)
+        return self.pooled.champion_at(pd.Timestamp(moves[-1]["as_of"])) if self.pooled else None
 
     def moves(self) -> list[dict[str, Any]]:
         """Every move of the champion, oldest first."""
@@ -182,7 +213,7 @@ class Releases:
         found = (bound.artifact_digest, bound.training_set_digest, bound.feature_versions)
         problem = None
         if not verdict.passed:
-            problem = "its verdict is a rejection"
+            problem = "its verdict is " + ("a rejection" if verdict.outcome == "rejected" else verdict.outcome)
         elif expected != found:
             problem = "its verdict is about another artifact, training set or feature version"
         elif not self._is_recorded(verdict):
@@ -226,14 +257,19 @@ class Releases:
         return self.home / kind / self.line.folder
 
 
+def _seal(document: Mapping[str, Any]) -> str:
+    """Digest of a release's file as it is; where the artifact lies may differ, as what it is, is among the rest."""
+    return digest({name: value for name, value in document.items() if name != "artifact"})
+
+
 @lru_cache(maxsize=8)
-def load_artifact(path: str, digest: str, trusted: tuple[str, ...]) -> Any:
-    """Load a serialized model whose bytes have `digest`; the newest few stay in memory.
+def load_artifact(path: str, expected: str, trusted: tuple[str, ...]) -> Any:
+    """Load a serialized model whose bytes have the `expected` digest; the newest few stay in memory.
 
     Raises:
         ArtifactError: The bytes have another digest.
     """
-    return load_model(Path(path).read_bytes(), digest, trusted)
+    return load_model(Path(path).read_bytes(), expected, trusted)
 
 
 @lru_cache(maxsize=8)

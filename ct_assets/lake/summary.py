@@ -19,8 +19,8 @@ def summarize(home: Path, ledger: Ledger, sources: Sequence[str], model: str) ->
         model: Name of the model.
 
     Returns:
-        `model`, `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `rollbacks`, `champion`; the last
-        five also for each of its `segments`, if it has any.
+        `model`, `days`, `batches`, `rows`, `retrains`, `promotions`, `rejections`, `inconclusive`, `rollbacks`,
+        `champion`; the last six also for each of its `segments`, if it has any.
     """
     lake = Lake(home)
     files = {source: lake.dataset(source).files() for source in sources}
@@ -52,11 +52,18 @@ def _decided(ledger: Ledger, line: str) -> dict[str, Any]:
         "retrains": [
             {"as_of": r.as_of, "triggers": r.evidence["decision"]["triggers"]} for r in ledger.records(RETRAIN, line)
         ],
-        "promotions": [_move(r) for r in moves if r.kind == PROMOTION],
-        "rejections": [{**_move(r), "reasons": r.evidence["reasons"]} for r in verdicts if not r.evidence["passed"]],
+        "promotions": [{**_move(r), "reason": r.evidence.get("reason", "")} for r in moves if r.kind == PROMOTION],
+        "rejections": _judged(verdicts, "rejected"),
+        "inconclusive": _judged(verdicts, "inconclusive"),
         "rollbacks": [{**_move(r), "reason": r.evidence["reason"]} for r in moves if r.kind == ROLLBACK],
         "champion": moves[-1].evidence["version"] if moves else None,
     }
+
+
+def _judged(verdicts: Iterable[Record], outcome: str) -> list[dict[str, Any]]:
+    """The verdicts with one outcome; those of a time that knew two only are no passes or rejections."""
+    found = [(r, r.evidence.get("outcome", "passed" if r.evidence["passed"] else "rejected")) for r in verdicts]
+    return [{**_move(r), "reasons": r.evidence["reasons"]} for r, of in found if of == outcome]
 
 
 def _rows(records: Iterable[Record]) -> int:

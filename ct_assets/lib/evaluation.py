@@ -13,21 +13,31 @@ from ct_assets.core.baselines import fit_baseline
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
 from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
+from ct_assets.core.rules import rules_digest
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
 from ct_assets.core.training import predict
 from ct_assets.core.verdict import CHECK_NAMES, CHECKS, Verdict
+from ct_assets.lake.holds import held_release, hold_of
+from ct_assets.lake.moving import event_time
 from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, load_artifact
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
-from ct_assets.lib.lineage import lineage_of
+from ct_assets.lib.lineage import lineage_of, may_be_promoted, unseen
 from ct_assets.lib.model_assets import common, line_of, model_key, of_lines, releases_of
 from ct_assets.lib.monitoring_reports import read_report
+from ct_assets.lib.promotion import why_not_by_automation
 from ct_assets.lib.provenance import code_version
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
+
+MAY_BE_PROMOTED = "may_be_promoted"
+_MAY_BE_PROMOTED = (
+    "It is no experiment by hand, and no rollback holds: if the gate passes, automation promotes it. `ct promote` does "
+    "otherwise."
+)
 
 
 def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -42,7 +52,8 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         description="Challenger and champion on the newest labels, not trained on: the gate and its report.",
         automation_condition=on_new_input(),
         check_specs=[
-            dg.AssetCheckSpec(name, asset=key, description=told, **of_lines(spec)) for name, told in CHECKS.items()
+            dg.AssetCheckSpec(name, asset=key, description=told, **of_lines(spec))
+            for name, told in {**CHECKS, MAY_BE_PROMOTED: _MAY_BE_PROMOTED}.items()
         ],
     )
     def evaluation(
@@ -56,18 +67,35 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         registry.note(
             challenger, _figures(verdict, spec.metrics), {"verdict": verdict.digest, "passed": str(verdict.passed)}
         )
+        held_back = _why_not(lake, spec, line, challenger, verdict)
         return dg.MaterializeResult(
             metadata={
                 "version": challenger.version,
-                "verdict": "passed" if verdict.passed else "rejected",
+                "verdict": verdict.outcome,
                 "reasons": dg.MetadataValue.md("\n".join(f"- {r}" for r in verdict.reasons()) or "none"),
                 "report": dg.MetadataValue.url(report),
                 **_figures(verdict, spec.metrics),
             },
-            check_results=[_check_result(verdict, name) for name in CHECK_NAMES],
+            check_results=[
+                *(_check_result(verdict, name) for name in CHECK_NAMES),
+                dg.AssetCheckResult(
+                    check_name=MAY_BE_PROMOTED,
+                    passed=not held_back,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description=held_back or "nothing but the gate stands in its way",
+                ),
+            ],
         )
 
     return evaluation
+
+
+def _why_not(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version, verdict: Verdict) -> str:
+    """Why automation would not promote it, whatever the gate says; empty if it would."""
+    releases = releases_of(lake, line)
+    snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
+    hold = hold_of(releases, spec.gate, event_time(lake.ledger(), line))
+    return why_not_by_automation(releases, verdict, snapshot, hold)
 
 
 def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) -> tuple[Verdict, str]:
@@ -81,13 +109,17 @@ def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) 
 
     releases = releases_of(lake, line)
     snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
-    holdout = read_examples(lake.lake(), snapshot, "holdout")
     as_of = pd.Timestamp(snapshot.as_of)
-    champion = releases.opponent_at(as_of, besides=challenger.version)
+    champion = releases.opponent(challenger.version)
+    held = held_release(releases, spec.gate, event_time(lake.ledger(), line))
+    compared = [release for release in (champion, held) if release is not None]
+    kept = read_examples(lake.lake(), snapshot, "holdout")
+    holdout = unseen(lake.lake(), releases, challenger.version, compared, kept)
     task, column = task_of(spec), spec.baseline.column
     naive_examples = read_examples(lake.lake(), snapshot, "train", ["label", *([column] if column else [])])
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
     reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
+    rolled_back = _Scorer(spec, releases.load(held, spec)) if held else None
     older = lineage_of(releases, challenger.version).kept_back(lake.lake(), snapshot)
     verdict = validate_new_model(
         model,
@@ -98,13 +130,18 @@ def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) 
         metrics=(*spec.metrics, spec.policy.performance_metric),
         baseline=fit_baseline(task, spec.baseline, spec.gate.metric, naive_examples),
         reference=None if older is None else TestData(older[spec.columns], older["label"]),
+        rolled_back=rolled_back,
+        seen_rows=len(kept) - len(holdout),
         bindings=Bindings(
             model={"name": line.name, "version": challenger.version},
             artifact_digest=challenger.tags["artifact_digest"],
             champion_digest=champion.artifact_digest if champion else None,
+            rolled_back_digest=held.artifact_digest if held else None,
             feature_versions=snapshot.feature_versions,
             training_set_digest=snapshot.digest,
             as_of=snapshot.as_of,
+            rules=rules_digest(spec),
+            promote=may_be_promoted(releases, challenger.version),
         ),
         window=(holdout["event_timestamp"].min(), holdout["event_timestamp"].max()) if len(holdout) else None,
         artifact_mb=Path(challenger.artifact).stat().st_size / 1e6,
@@ -159,6 +196,7 @@ def _record_verdict(lake: LakeResource, line: Line, version: str, verdict: Verdi
         "version": version,
         "verdict": verdict.digest,
         "passed": verdict.passed,
+        "outcome": verdict.outcome,
         "reasons": verdict.reasons(),
         "metrics": verdict.metrics,
     }
@@ -182,14 +220,15 @@ def _drift_then(lake: LakeResource, spec: ModelSpec, line: Line, as_of: pd.Times
 
 
 def _check_result(verdict: Verdict, name: str) -> dg.AssetCheckResult:
-    check = next(c for c in verdict.checks if c.name == name)
+    check = verdict.check(name)
+    assert check is not None
     figures = {"value": check.value, "limit": check.limit}
     return dg.AssetCheckResult(
         check_name=name,
         # A warning is shown in the report; in the gate every check that is not an ERROR counts as passed.
         passed=check.passed or check.severity == "WARN",
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=check.detail,
+        severity=dg.AssetCheckSeverity.WARN if check.inconclusive else dg.AssetCheckSeverity.ERROR,
+        description=f"inconclusive: {check.detail}" if check.inconclusive else check.detail,
         metadata={k: v for k, v in figures.items() if v is not None},
     )
 

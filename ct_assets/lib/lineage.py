@@ -1,10 +1,11 @@
 """Trainings that go on from the champion of their moment; none of a lineage sees what its first one kept back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ct_assets.core.artifact import load_model
@@ -15,7 +16,7 @@ from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
 from ct_assets.lake.examples import MATURES
 from ct_assets.lake.lake import Lake
-from ct_assets.lake.releases import Releases
+from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
 
 
@@ -105,6 +106,43 @@ def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, est
             "training_set": champion.training_set,
         },
     )
+
+
+def may_be_promoted(releases: Releases, version: str) -> bool:
+    """Whether automation may promote a version if it passes: not so for an experiment by hand."""
+    record = _record(releases, version)
+    return record is None or bool(record.get("promote", True))
+
+
+def unseen(
+    lake: Lake, releases: Releases, version: str, compared: Iterable[Release], rows: pd.DataFrame
+) -> pd.DataFrame:
+    """The rows that neither a version nor any of the releases that it is compared with has learned from.
+
+    A model that went on from another one has learned what that one has, whose evaluation may have been shorter.
+    """
+    kept = np.ones(len(rows), dtype=bool)
+    chains = [_learned(lake, releases, version, None)]
+    chains += [_learned(lake, _of(releases, each), each.version, each.training_set) for each in compared]
+    for snapshot in (each for chain in chains for each in chain):
+        moments = rows[snapshot.split_by if snapshot.split_by in rows else "event_timestamp"]
+        kept &= (moments >= pd.Timestamp(snapshot.split_at)).to_numpy()
+    return rows[kept].reset_index(drop=True)
+
+
+def _of(releases: Releases, release: Release) -> Releases:
+    """The releases of the line that a release belongs to: a segment may be compared with the pooled model's."""
+    pooled = releases.pooled
+    return pooled if pooled is not None and release.model == pooled.model else releases
+
+
+def _learned(lake: Lake, releases: Releases, version: str, training_set: str | None) -> Iterator[TrainingSet]:
+    """The training sets that a version learned from, its own (if named) and those of what it went on from."""
+    if training_set is not None:
+        yield load_training_set(lake, training_set)
+    before = lineage_of(releases, version).started_from
+    if before is not None:
+        yield from _learned(lake, releases, before["version"], before["training_set"])
 
 
 def lineage_of(releases: Releases, version: str) -> Lineage:

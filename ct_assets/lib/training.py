@@ -1,6 +1,6 @@
 """From a due retrain to a champion: training set, challenger, evaluation, promotion."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import train
 from ct_assets.lake.contract import Domain
+from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import (
     FeatureVersions,
     TrainingSet,
@@ -24,11 +25,11 @@ from ct_assets.lib.automation import SENSOR_TAG
 from ct_assets.lib.conditions import gate_passed, on_new_input, retrain_is_due, segment_retrain_is_due
 from ct_assets.lib.decisions import newest_decision
 from ct_assets.lib.evaluated import evaluation_files
-from ct_assets.lib.evaluation import build_evaluation
+from ct_assets.lib.evaluation import build_evaluation, judge
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.lineage import find_lineage
 from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, model_tags, of_lines, releases_of
-from ct_assets.lib.promotion import promote
+from ct_assets.lib.promotion import OtherOpponentError, PromotionError, promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
@@ -46,6 +47,14 @@ class ChallengerConfig(dg.Config):
 
     estimator: str = Field("", description="Import path of another estimator than the spec's; empty for the spec's.")
     params: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of that estimator.")
+
+
+class ChampionConfig(dg.Config):
+    """What a person may say in the launchpad."""
+
+    reason: str = Field(
+        "", description="Why an experiment, or anything while a rollback holds, is to be promoted: in words; recorded."
+    )
 
 
 def build_training_assets(spec: ModelSpec, domain: Domain) -> list[dg.AssetsDefinition]:
@@ -199,12 +208,22 @@ def train_and_register(
         {
             "version": version.version,
             "by_hand": by_hand,
+            "promote": not _is_experiment(releases, spec, snapshot, estimator, by_hand),
             "labels_known": labels_of_lines(lake.lake(), spec, pd.Timestamp(snapshot.as_of)).get(line, 0),
             **facts,
         },
         key=f"training/{line.name}/{training}",
     )
     return version, {**_plain(facts), **measured}
+
+
+def _is_experiment(
+    releases: Releases, spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec, by_hand: bool
+) -> bool:
+    """Whether a person tried something: another estimator than the spec's, or a moment before the newest decision's."""
+    decided = newest_decision(releases)
+    past = by_hand and decided is not None and pd.Timestamp(snapshot.as_of) < pd.Timestamp(decided.as_of)
+    return estimator != spec.estimator or past
 
 
 def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -214,21 +233,53 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         deps=[model_key(spec, "evaluation")],
         description="The model that serves: moved only to a challenger whose verdict passed, verified again here.",
         automation_condition=gate_passed(),
+        output_required=False,
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness.champion),
     )
     def champion(
-        context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource
-    ) -> dg.MaterializeResult:
+        context: dg.AssetExecutionContext, config: ChampionConfig, lake: LakeResource, registry: RegistryResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
         line = line_of(context, spec)
         challenger = registry.get(line.registered, CHALLENGER)
         if challenger is None:
             raise ValueError(f"{line.name} has no challenger to promote; materialize {spec.name}/challenger first")
-        release = promote(lake, registry, spec, line, challenger)
-        return dg.MaterializeResult(
+        try:
+            release = promote_judged(lake, registry, spec, line, challenger, config.reason)
+        except PromotionError as error:
+            if SENSOR_TAG not in context.run.tags:
+                raise
+            # Requested when the gate had passed; what has changed since is a normal outcome and no broken run.
+            context.log.warning(str(error))
+            yield dg.AssetObservation(
+                context.asset_key,
+                partition=context.partition_key if context.has_partition_key else None,
+                metadata={"version": challenger.version, "not_promoted": str(error)},
+            )
+            return
+        yield dg.MaterializeResult(
             metadata=_plain(asdict(release)), data_version=dg.DataVersion(release.artifact_digest)
         )
 
     return champion
+
+
+def promote_judged(
+    lake: LakeResource, registry: RegistryResource, spec: ModelSpec, line: Line, challenger: Version, reason: str = ""
+) -> Release:
+    """Promote a challenger; judge it again first if another model serves by now than its verdict compares with.
+
+    Raises:
+        ArtifactError: Its verdict is no pass.
+        PromotionError: It may not become the champion, or does not pass against what serves now.
+    """
+    try:
+        return promote(lake, registry, spec, line, challenger, reason)
+    except OtherOpponentError as error:
+        verdict, *_ = judge(lake, spec, line, challenger)
+        if not verdict.passed:
+            reasons = "; ".join(verdict.reasons())
+            raise PromotionError(f"{error}. That was done, and it is {verdict.outcome}: {reasons}") from error
+        return promote(lake, registry, spec, line, challenger, reason)
 
 
 def _digest_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:

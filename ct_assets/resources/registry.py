@@ -123,6 +123,19 @@ class RegistryResource(dg.ConfigurableResource):
                 return None
             raise
 
+    def version(self, name: str, number: str) -> Version:
+        """A version by its number.
+
+        Raises:
+            LookupError: There is none.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._version(self.client().get_model_version(name, number))
+        except MlflowException as error:
+            raise LookupError(f"{name} has no version {number!r} in the registry: {error}") from error
+
     def aliased(self, prefix: str, alias: str) -> dict[str, str]:
         """The versions that an alias of all registered models of a prefix points to; one query, however many."""
         client, found, token = self.client(), dict[str, str](), None
