@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,15 @@ from ct_assets.lake.engine import fetch
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.conditions import on_accepted_data
 from ct_assets.lib.partitions import arrival_partitions, day_before, end_of, next_partition, start_of
+from ct_assets.lib.publishing import Published, availability, publish
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+__all__ = ["FeatureSet", "FeatureSql", "build_features", "compute", "feature_key", "publish"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,16 @@ class FeatureSet:
         views: View name to its SQL.
         lookback_days: How many earlier arrival days the longest window reaches into.
         owner: `team:name` or an e-mail address.
+        publication_delay: How long after their `created` rows of a recorded group, or from before a live group went
+            live, count as available online: the time that arrival, computation and publication take. 0 for a model
+            whose predictions are asked for once the features are there.
     """
 
     source: Source
     views: Mapping[str, FeatureSql]
     owner: str
     lookback_days: int = 0
+    publication_delay: timedelta = timedelta(0)
 
 
 def feature_key(view: str) -> dg.AssetKey:
@@ -96,13 +104,20 @@ def build_features(features: FeatureSet) -> dg.Definitions:
         tables = compute(lake.lake(), features, partition)
         store = feast.store()
         for view, table in tables.items():
-            publish(lake.lake(), store, view, partition, table, features.views[view].digest)
-            yield _result(features, view, table)
+            published = _publish(lake.lake(), store, features, view, partition, table)
+            yield _result(features, view, table, published)
         for late, changed in _changed_by(lake.lake(), store, features, partition):
             for view in changed:
                 context.log_event(dg.AssetMaterialization(feature_key(view), partition=late))
 
     return dg.Definitions(assets=[rows])
+
+
+def _publish(
+    lake: Lake, store: "FeatureStore", features: FeatureSet, view: str, partition: str, table: pa.Table
+) -> Published:
+    available = availability(lake, features.source.domain, view, partition, features.publication_delay)
+    return publish(lake, store, view, partition, table, features.views[view].digest, available)
 
 
 def _changed_by(
@@ -126,7 +141,7 @@ def _changed_by(
             before = dataset.partition(late)
             # One that has not been computed yet will be.
             if before:
-                publish(lake, store, view, late, table, features.views[view].digest)
+                _publish(lake, store, features, view, late, table)
                 changed += [view] if dataset.partition(late) != before else []
         yield late, changed
 
@@ -158,33 +173,15 @@ def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Ta
         return {view: fetch(connection, how.sql, {"start": start, "end": end}) for view, how in features.views.items()}
 
 
-def publish(lake: Lake, store: "FeatureStore", view: str, partition: str, table: pa.Table, definition: str) -> None:
-    """Store new feature rows: all of them in the lake, the newest of each key online.
-
-    Args:
-        lake: Where all rows go.
-        store: The feature store.
-        view: Feature view that the rows belong to.
-        partition: Arrival day, or `WHOLE` for a reference table.
-        table: The rows.
-        definition: Digest of what computed them; it becomes part of the view's version.
-    """
-    dataset = lake.dataset(f"features/{view}", "event_timestamp")
-    dataset.note_definition(definition)
-    dataset.write(partition, table)
-    if table.num_rows:
-        keys = table.column_names[: table.column_names.index("event_timestamp")]
-        newest = table.to_pandas().sort_values(["event_timestamp", "created"]).drop_duplicates(keys, keep="last")
-        store.write_to_online_store(view, newest)
-
-
-def _result(features: FeatureSet, view: str, table: pa.Table) -> dg.MaterializeResult:
+def _result(features: FeatureSet, view: str, table: pa.Table, published: Published) -> dg.MaterializeResult:
     uses = [dg.TableColumnDep(dg.AssetKey(features.source.name), column) for column in features.views[view].uses]
     lineage = dg.TableColumnLineage({name: uses for name in table.column_names})
     return dg.MaterializeResult(
         asset_key=feature_key(view),
         metadata={
             "dagster/row_count": table.num_rows,
+            "published_rows": published.rows,
+            "rows_without_key": published.without_key,
             "dagster/column_schema": arrow_schema(table.schema),
             "dagster/column_lineage": lineage,
         },

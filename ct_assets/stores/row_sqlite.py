@@ -60,6 +60,8 @@ ON CONFLICT DO UPDATE SET event_us = excluded.event_us, created_us = excluded.cr
 WHERE (excluded.event_us, excluded.created_us) >= (entity_rows.event_us, entity_rows.created_us)
 """
 
+_DELETE = "DELETE FROM entity_rows WHERE (view, version, entity_key, event_us, created_us) = (?, ?, ?, ?, ?)"
+
 
 class RowSqliteOnlineStoreConfig(FeastConfigBaseModel):
     """`online_store:` of feature_store.yaml."""
@@ -110,6 +112,29 @@ class RowSqliteOnlineStore(OnlineStore):
         Raises:
             ValueError: a row has no event time.
         """
+        self.online_revise(config, table, [], data)
+        if progress:
+            progress(len(data))
+
+    def online_revise(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        withdrawn: Sequence[tuple[EntityKey, datetime, datetime | None]],
+        data: Sequence[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+    ) -> None:
+        """Remove rows that do not hold any more, and write others, in one transaction.
+
+        Args:
+            config: the repository's configuration.
+            table: the feature view.
+            withdrawn: (entity key, event time, created time) of rows to remove; a key whose stored row is another one
+                keeps it.
+            data: as in `online_write_batch`.
+
+        Raises:
+            ValueError: a row has no event time.
+        """
         view, version = _view_key(config, table)
         layouts: dict[tuple[str, ...], int] = {}
         rows = []
@@ -119,24 +144,16 @@ class RowSqliteOnlineStore(OnlineStore):
             names = tuple(values)
             if names not in layouts:
                 layouts[names] = _layout_id(names)
-            rows.append(
-                (
-                    view,
-                    version,
-                    _key_bytes(config, key),
-                    _micros(event_time),
-                    _NEVER_CREATED if created is None or created is pd.NaT else _micros(created),
-                    layouts[names],
-                    RepeatedValue(val=values.values()).SerializeToString(),
-                )
-            )
+            times = _micros(event_time), _created(created)
+            features = RepeatedValue(val=values.values()).SerializeToString()
+            rows.append((view, version, _key_bytes(config, key), *times, layouts[names], features))
+        gone = [(view, version, _key_bytes(config, key), _micros(at), _created(c)) for key, at, c in withdrawn]
         con = self._connection(config, _connect)
         with _write(con):
             listed = [(id_, json.dumps(names)) for names, id_ in layouts.items()]
             con.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", listed)
+            con.executemany(_DELETE, gone)
             con.executemany(_UPSERT, rows)
-        if progress:
-            progress(len(rows))
 
     @override
     def online_read(
@@ -374,6 +391,10 @@ def _layout_id(names: tuple[str, ...]) -> int:
     """An id that is the same for the same names anywhere, so that a reader's cache is never wrong."""
     digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+def _created(moment: datetime | None) -> int:
+    return _NEVER_CREATED if moment is None or moment is pd.NaT else _micros(moment)
 
 
 def _micros(moment: datetime) -> int:

@@ -132,3 +132,10 @@ def test_worlds_that_do_not_change_are_retrained_on_schedule_only_and_changes_ar
     assert (figures["retrains by drift"], figures["retrains by performance"]) == (0, 0)
     assert figures["retrains by schedule"] == 5
     assert figures["drift found in time"] == 1.0
+
+
+def test_features_served_live_equal_those_judged() -> None:
+    claim = run("live_parity", "--days", "2", "--minutes", "240", "--predictions", "60")
+    assert (claim["figures"]["predictions"], claim["figures"]["equal"]) == (60, 60)
+    assert claim["figures"]["missing_online"] == claim["figures"]["missing_offline"] < 0.2
+    assert claim["ok"]

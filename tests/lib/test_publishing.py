@@ -1,0 +1,208 @@
+"""Publication: what the server has of a view is what the lake says it has, at every time."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ct_assets.lake.contract import Domain
+from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.lake import Lake
+from ct_assets.lib.publishing import MOST_FILES, Availability, availability, publish
+from ct_assets.resources.feast import _import_feast
+
+DAY, NEXT = "2024-05-01", "2024-05-02"
+TIME = pa.timestamp("us", "UTC")
+BIG = 2**53 + 1
+
+
+class Shop:
+    """A home with one view, `shelf`, of whole numbers keyed by text."""
+
+    def __init__(self, home: Path) -> None:
+        _import_feast()
+        from feast import FeatureStore, RepoConfig
+        from feast.types import Int64
+
+        from feature_repo.lake_views import lake_view, text_entity
+
+        self.lake = Lake(home)
+        store = "ct_assets.stores"
+        self.store = FeatureStore(
+            config=RepoConfig(
+                project="shop",
+                provider="local",
+                repo_path=home,
+                registry={"registry_type": "sql", "path": f"sqlite:///{home}/registry.db"},
+                offline_store={"type": f"{store}.asof_duckdb.AsofDuckDBOfflineStore", "root": str(home / "lake")},
+                online_store={"type": f"{store}.row_sqlite.RowSqliteOnlineStore", "path": "online.db"},
+                entity_key_serialization_version=3,
+            )
+        )
+        item = text_entity("item", "What is sold")
+        shelf = lake_view(
+            "shelf",
+            item,
+            ttl=timedelta(0),
+            features={"stock": Int64},
+            description="d",
+            upstream="u",
+            owner="team:t",
+        )
+        self.store.apply([item, shelf])
+
+    def publish(self, rows, definition="one", partition=DAY, **available):
+        items, times, stock = zip(*rows, strict=True) if rows else ((), (), ())
+        table = pa.table(
+            {
+                "item": pa.array(items, pa.string()),
+                "event_timestamp": pa.array([pd.Timestamp(t) for t in times], TIME),
+                "created": pa.array([pd.Timestamp(t) for t in times], TIME),
+                "stock": pa.array(stock, pa.int64()),
+            }
+        )
+        given = Availability(**available) if available else None
+        return publish(self.lake, self.store, "shelf", partition, table, definition, given)
+
+    def online(self, item):
+        return self.store.get_online_features(["shelf:stock"], [{"item": item}]).to_dict()["stock"][0]
+
+    def offline(self, item, at):
+        asked = pa.table({"item": [item], "event_timestamp": pa.array([pd.Timestamp(at)], TIME)})
+        job = self.store.get_historical_features(asked.to_pandas(), ["shelf:stock"], filter_by_created_timestamp=True)
+        return job.to_arrow()["stock"].to_pylist()[0]
+
+    def files(self):
+        return self.lake.dataset("features/shelf", "event_timestamp").partition(DAY)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return Shop(tmp_path)
+
+
+def at(clock):
+    return datetime.fromisoformat(f"{DAY}T{clock}:00+00:00")
+
+
+def test_live_rows_are_available_from_their_publication_on(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", 5)], live=True, now=at("09:07"))
+    assert shop.offline("apple", f"{DAY}T09:06:59Z") is None
+    assert (shop.offline("apple", f"{DAY}T09:07Z"), shop.online("apple")) == (5, 5)
+
+
+def test_a_row_that_changes_is_a_version_of_its_own_and_the_others_keep_their_time(shop):
+    rows = [("apple", f"{DAY}T09:00Z", 5), ("pear", f"{DAY}T09:00Z", 7)]
+    shop.publish(rows, live=True, now=at("09:07"))
+    rows[0] = ("apple", f"{DAY}T09:00Z", 4)
+    published = shop.publish([*rows, ("fig", f"{DAY}T09:10Z", 1)], live=True, now=at("09:12"))
+    assert published.rows == 2
+    seen = [shop.offline("apple", f"{DAY}T{clock}Z") for clock in ("09:06", "09:11:59", "09:12")]
+    assert seen == [None, 5, 4]
+    assert shop.offline("pear", f"{DAY}T09:07Z") == 7
+    assert [shop.online(item) for item in ("apple", "pear", "fig")] == [4, 7, 1]
+    assert shop.publish([*rows, ("fig", f"{DAY}T09:10Z", 1)], live=True, now=at("09:20")).rows == 0
+
+
+def test_a_value_that_returns_is_a_version_again(shop):
+    for minute, stock in enumerate((5, 4, 5)):
+        shop.publish([("apple", f"{DAY}T09:00Z", stock)], live=True, now=at(f"09:1{minute}"))
+    assert [shop.offline("apple", f"{DAY}T09:1{minute}Z") for minute in range(3)] == [5, 4, 5]
+    assert shop.online("apple") == 5
+
+
+def test_many_small_publications_end_in_few_files_with_every_version(shop):
+    for minute in range(MOST_FILES + 6):
+        shop.publish([("apple", f"{DAY}T09:00Z", minute)], live=True, now=at(f"09:{minute:02}"))
+    assert len(shop.files()) <= MOST_FILES
+    seen = [shop.offline("apple", f"{DAY}T09:{minute:02}Z") for minute in range(MOST_FILES + 6)]
+    assert seen == list(range(MOST_FILES + 6))
+
+
+def test_recorded_rows_are_available_after_the_declared_delay(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", 5)], delay=timedelta(minutes=5))
+    assert shop.offline("apple", f"{DAY}T09:04:59Z") is None
+    assert shop.offline("apple", f"{DAY}T09:05Z") == 5
+
+
+def test_a_changed_definition_replaces_the_rows_online_too(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", 100), ("pear", f"{DAY}T09:00Z", 200)])
+    shop.publish([("apple", f"{DAY}T08:40Z", 1)], definition="two")
+    assert (shop.online("apple"), shop.offline("apple", f"{DAY}T12:00Z")) == (1, 1)
+    assert (shop.online("pear"), shop.offline("pear", f"{DAY}T12:00Z")) == (None, None)
+
+
+def test_a_key_that_a_changed_definition_leaves_out_gets_the_row_before_it(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", 1), ("pear", f"{DAY}T09:00Z", 2)])
+    shop.publish([("apple", f"{NEXT}T09:00Z", 3), ("pear", f"{NEXT}T09:00Z", 4)], partition=NEXT)
+    shop.publish([("apple", f"{NEXT}T09:00Z", 30)], definition="two", partition=NEXT)
+    assert [shop.online(item) for item in ("apple", "pear")] == [30, 2]
+
+
+def test_past_rows_of_a_changed_definition_leave_newer_ones_online(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", 1), ("pear", f"{DAY}T09:00Z", 2)])
+    shop.publish([("apple", f"{NEXT}T09:00Z", 3)], partition=NEXT)
+    shop.publish([("apple", f"{DAY}T09:30Z", 10)], definition="two")
+    assert [shop.online(item) for item in ("apple", "pear")] == [3, None]
+
+
+def test_a_live_partition_of_a_changed_definition_is_replaced(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", 1), ("pear", f"{DAY}T09:00Z", 2)], live=True, now=at("09:07"))
+    delay = timedelta(minutes=5)
+    shop.publish([("apple", f"{DAY}T09:00Z", 10)], definition="two", live=True, delay=delay, now=at("10:00"))
+    assert [shop.online(item) for item in ("apple", "pear")] == [10, None]
+    assert shop.offline("apple", f"{DAY}T09:05Z") == 10
+
+
+def test_rows_without_a_key_are_left_out_and_counted(shop):
+    published = shop.publish([("apple", f"{DAY}T09:00Z", 1), (None, f"{DAY}T09:00Z", 2)])
+    assert (published.rows, published.without_key) == (1, 1)
+    assert shop.online("apple") == 1
+    (file,) = shop.files()
+    assert file.rows == 1
+
+
+def test_whole_numbers_stay_exact_beside_missing_ones(shop):
+    shop.publish([("apple", f"{DAY}T09:00Z", BIG), ("pear", f"{DAY}T09:00Z", None), ("fig", f"{DAY}T09:00Z", -BIG)])
+    assert [shop.online(item) for item in ("apple", "pear", "fig")] == [BIG, None, -BIG]
+    assert [shop.offline(item, f"{DAY}T10:00Z") for item in ("apple", "pear", "fig")] == [BIG, None, -BIG]
+    (file,) = shop.files()
+    stored = pq.read_table(shop.lake.dataset("features/shelf").paths([file])[0])
+    assert stored.schema.field("stock").type == pa.int64()
+
+
+def test_a_publication_that_was_interrupted_is_finished_by_the_next(shop, monkeypatch):
+    shop.publish([("apple", f"{DAY}T09:00Z", 1), ("pear", f"{DAY}T09:00Z", 2)])
+    with monkeypatch.context() as broken:
+        broken.setattr("ct_assets.lake.dataset.Dataset.write", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            shop.publish([("apple", f"{DAY}T08:00Z", 3)], definition="two")
+    shop.publish([("apple", f"{DAY}T08:00Z", 3)], definition="two")
+    assert [shop.online(item) for item in ("apple", "pear")] == [3, None]
+
+
+def test_a_group_goes_live_with_its_first_open_partition(tmp_path):
+    lake, live = Lake(tmp_path), Domain("live", date(2020, 1, 1))
+    delay = timedelta(minutes=5)
+
+    def is_live(partition, now, domain=live):
+        return availability(lake, domain, "shelf", partition, delay, datetime.fromisoformat(now)).live
+
+    assert not is_live("2024-04-20", f"{DAY}T10:00+00:00"), "a backfill from before it went live"
+    assert is_live(DAY, f"{DAY}T10:00+00:00")
+    assert is_live(DAY, "2024-06-01T00:00+00:00"), "late rows of a live day are available when they come"
+    assert not is_live("2024-04-30", "2024-06-01T00:00+00:00")
+    recorded = Domain("recorded", date(2020, 1, 1), date(2024, 12, 31))
+    assert not is_live(DAY, f"{DAY}T10:00+00:00", recorded)
+
+
+def test_the_first_publication_of_a_reference_table_is_a_backfill(shop):
+    live = Domain("live", date(2020, 1, 1))
+    first = availability(shop.lake, live, "shelf", WHOLE, timedelta(0))
+    shop.publish([("apple", f"{DAY}T09:00Z", 1)], partition=WHOLE)
+    second = availability(shop.lake, live, "shelf", WHOLE, timedelta(0))
+    assert (first.live, second.live) == (False, True)
+    assert datetime.now(UTC) - second.now < timedelta(minutes=10)
