@@ -21,13 +21,15 @@ def calendar_key(domain: Domain) -> dg.AssetKey:
     return dg.AssetKey(["calendar", domain.name])
 
 
-def calendar_asset(domain: Domain) -> dg.AssetSpec:
+def calendar_asset(domain: Domain, owners: Sequence[str]) -> dg.AssetSpec:
     """What stands for the closing of a group's arrival partitions."""
     return dg.AssetSpec(
         calendar_key(domain),
         description="Arrival partitions that are closed: over, and nothing more is waited for. Reported by the arrival "
         "sensor, with the sources that had sent nothing.",
         group_name=domain.name,
+        owners=list(owners),
+        kinds={"file"},
         partitions_def=arrival_partitions(domain),
     )
 

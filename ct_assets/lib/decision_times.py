@@ -37,6 +37,7 @@ def decision_due_asset(spec: ModelSpec, domain: Domain) -> dg.AssetSpec:
         group_name=spec.name,
         owners=[spec.owner],
         tags=model_tags(spec),
+        kinds={"duckdb"},
         partitions_def=decision_partitions(spec.policy, domain),
     )
 

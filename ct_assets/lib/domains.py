@@ -37,5 +37,8 @@ def build_sources(sources: Sequence[Source], minimum_interval_seconds: int = 10)
         # A model may have the name of the group, and is automated by a sensor of its own.
         target = dg.AssetSelection.groups(domain.name) - dg.AssetSelection.tag(MODEL_TAG, domain.name)
         sensors.append(automation_sensor(f"{domain.name}_ingestion", target, minimum_interval_seconds))
-    calendars = [calendar_asset(domain) for domain in domains]
+    calendars = [
+        calendar_asset(domain, sorted({source.owner for source in sources if source.domain == domain}))
+        for domain in domains
+    ]
     return dg.Definitions.merge(*map(build_source, sources), dg.Definitions(assets=calendars, sensors=sensors))
