@@ -31,9 +31,13 @@ from ct_assets.lib.lineage import find_lineage
 from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, model_tags, of_lines, releases_of
 from ct_assets.lib.promotion import OtherOpponentError, PromotionError, promote
 from ct_assets.lib.provenance import code_version, environment_digest
+from ct_assets.lib.recovery import REQUESTED_BY
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
+
+_AUTOMATED = {SENSOR_TAG, REQUESTED_BY}
+"""Tags of runs that automation asked for, at the first attempt or at another one."""
 
 
 class TrainingSetConfig(dg.Config):
@@ -152,7 +156,7 @@ def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
         line = line_of(context, spec)
         snapshot = load_training_set(lake.lake(), _digest_of(context, model_key(spec, "training_set")))
         estimator = EstimatorSpec(path=config.estimator, params=config.params) if config.estimator else spec.estimator
-        by_hand = SENSOR_TAG not in context.run.tags
+        by_hand = not _AUTOMATED & context.run.tags.keys()
         version, facts = train_and_register(lake, registry, spec, line, snapshot, estimator, by_hand)
         return dg.MaterializeResult(
             metadata={"version": version.version, **facts}, data_version=dg.DataVersion(str(facts["artifact_digest"]))
@@ -246,7 +250,7 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         try:
             release = promote_judged(lake, registry, spec, line, challenger, config.reason)
         except PromotionError as error:
-            if SENSOR_TAG not in context.run.tags:
+            if not _AUTOMATED & context.run.tags.keys():
                 raise
             # Requested when the gate had passed; what has changed since is a normal outcome and no broken run.
             context.log.warning(str(error))
