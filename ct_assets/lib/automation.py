@@ -4,6 +4,8 @@ import dagster as dg
 
 SENSOR_TAG = "dagster/sensor_name"
 """Dagster's tag of runs that a sensor asked for; a run without it was started by a person."""
+DAEMON_ONLY = {"ct/daemon_only": "true"}
+"""Tags of a sensor that looks after other processes: the driver, which is one, does the same by itself."""
 LANE = "ct/lane"
 """Tag of runs that go one after the other; `dagster.yaml` limits each of its values to one run at a time.
 

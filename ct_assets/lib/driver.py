@@ -26,9 +26,9 @@ from dagster._core.utils import make_new_run_id
 from dagster._serdes import deserialize_value, serialize_value
 
 from ct_assets.lake.paths import write_atomically
-from ct_assets.lib.automation import SENSOR_TAG
+from ct_assets.lib.automation import DAEMON_ONLY, SENSOR_TAG
 from ct_assets.lib.liveness import alive, dead_runs, fail
-from ct_assets.lib.recovery import RECOVERY, Retries, are_about_data, requested_by
+from ct_assets.lib.recovery import Retries, are_about_data, requested_by
 
 OWED = "owed.json"
 """File of the state folder that names what was asked for and not made: it waits, or a killed process was making it."""
@@ -122,7 +122,7 @@ class Driver:
         sensors = [s for s in repository.sensor_defs if only is None or s.name in only]
         self._automation = [s for s in sensors if isinstance(s, dg.AutomationConditionSensorDefinition)]
         # What failed is asked for again here without a wait between ticks.
-        others = [s for s in sensors if s not in self._automation and s.name != RECOVERY]
+        others = [s for s in sensors if s not in self._automation and not DAEMON_ONLY.items() <= s.tags.items()]
         self._reporting = [s for s in others if s.sensor_type.value == "STANDARD"]
         self._targets = {s.name: self._conditioned(s) for s in self._automation}
         # Conditions that look at what else is requested in the same tick; others wait until something is made.

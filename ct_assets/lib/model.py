@@ -11,6 +11,7 @@ from ct_assets.lib.decision_times import build_decision_schedule, build_decision
 from ct_assets.lib.features import FeatureSet
 from ct_assets.lib.model_assets import MODEL_TAG
 from ct_assets.lib.monitoring import build_monitoring
+from ct_assets.lib.reconciliation import reconciliation_sensor
 from ct_assets.lib.scoring import build_scored
 from ct_assets.lib.silence import freshness_of
 from ct_assets.lib.training import build_training_assets, retrain_due_asset
@@ -48,6 +49,7 @@ def build_model(
         sensors=[
             automation_sensor(f"{spec.name}_automation", target, minimum_interval_seconds),
             build_decision_sensor(spec, domain, minimum_interval_seconds),
+            reconciliation_sensor(spec),
         ],
         schedules=[build_decision_schedule(spec, domain)],
     )

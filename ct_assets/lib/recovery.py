@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._utils.error import SerializableErrorInfo
 
-from ct_assets.lib.automation import LANE, SENSOR_TAG
+from ct_assets.lib.automation import DAEMON_ONLY, LANE, SENSOR_TAG
 from ct_assets.lib.liveness import dead_runs, fail, in_process_alive, is_marked
 
 RECOVERY = "recovery"
@@ -93,6 +93,7 @@ def build_recovery(owner: str, retries: Retries | None = None, minimum_interval_
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks again for what failed for other reasons than bad data, or whose process died.",
+        tags=DAEMON_ONLY,
     )
     def recovery(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         for run in [*dead_runs(context.instance), *_unmarked(context)]:
