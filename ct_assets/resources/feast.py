@@ -146,8 +146,9 @@ def definitions() -> list[Any]:
         DeclarationError: Two files describe different things of one name, of which Feast would keep the last.
     """
     _import_feast()
-    files = [(REPOSITORY / "repo.py").relative_to(CHECKOUT), *(path.relative_to(CHECKOUT) for path in _of_models())]
-    return together({str(file): import_module(".".join(file.with_suffix("").parts)).OBJECTS for file in files})
+    files = [REPOSITORY / "flights.py", *_of_models()]
+    names = [file.relative_to(CHECKOUT) for file in files]
+    return together({str(name): import_module(".".join(name.with_suffix("").parts)).OBJECTS for name in names})
 
 
 def together(files: Mapping[str, Sequence[Any]]) -> list[Any]:

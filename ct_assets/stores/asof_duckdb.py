@@ -27,6 +27,7 @@ from typing_extensions import override
 from ct_assets.lake.engine import quoted
 from ct_assets.stores.asof_job import AsofRetrievalJob, connection
 from ct_assets.stores.asof_plan import EntityRows, HistoricalPlan, requested_views
+from ct_assets.stores.home import in_home
 from ct_assets.stores.parquet_source import open_scan, source_schema
 
 
@@ -159,7 +160,13 @@ class AsofDuckDBOfflineStore(OfflineStore):
 
     @override
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Raise ValueError when a source's path or manifest cannot be read, or its timestamp column is missing."""
+        """Raise ValueError when a source's path or manifest cannot be read, or its timestamp column is missing.
+
+        A manifest that is not there yet is no mistake: `feast apply` may come before the first materialization.
+        """
+        path, root = Path(getattr(data_source, "path", "")), _root(config)
+        if path.suffix == ".json" and not path.is_absolute() and root is not None and not (root / path).exists():
+            return
         with connection(config.offline_store) as con:
             scan = open_scan(con, data_source, _root(config), pa.schema([]))
         if scan.types:
@@ -219,7 +226,7 @@ def _pull(
 
 
 def _root(config: RepoConfig) -> Path | None:
-    return Path(config.offline_store.root) if config.offline_store.root else config.repo_path
+    return Path(in_home(config.offline_store.root)) if config.offline_store.root else config.repo_path
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -35,6 +35,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictBool, StrictStr
 from typing_extensions import override
 
+from ct_assets.stores.home import in_home
 from ct_assets.stores.unavailable import OnlineStoreUnavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -296,7 +297,7 @@ class RowSqliteOnlineStore(OnlineStore):
 
 
 def _path(config: RepoConfig) -> Path:
-    path = Path(config.online_store.path)
+    path = Path(in_home(config.online_store.path))
     return path if config.repo_path is None or path.is_absolute() else Path(config.repo_path) / path
 
 
