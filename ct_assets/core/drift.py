@@ -3,7 +3,7 @@
 Two questions, and drift is where both say yes. How far: PSI and the share of missing values against the reference, each
 beyond what few rows show by chance; under no drift, PSI is distributed as (1/n + 1/m) times a chi-square with k - 1
 degrees of freedom (Yurdakul 2018), where bins are not nearly empty. Why: a season, a weekday, a week like the last one
-move every column, on 40 of 40 weeks of a year of flights; only a step that earlier days do not explain
+move every column, on 40 of 40 weeks of a real year; only a step that earlier days do not explain
 (`ct_assets.core.steps`) is a change. What moved without a step is a warning, and decides nothing.
 """
 

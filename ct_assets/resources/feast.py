@@ -146,7 +146,7 @@ def definitions() -> list[Any]:
         DeclarationError: Two files describe different things of one name, of which Feast would keep the last.
     """
     _import_feast()
-    files = [REPOSITORY / "flights.py", *_of_models()]
+    files = [REPOSITORY / "shared.py", *_of_models()]
     names = [file.relative_to(CHECKOUT) for file in files]
     return together({str(name): import_module(".".join(name.with_suffix("").parts)).OBJECTS for name in names})
 

@@ -55,8 +55,9 @@ class Platform:
         return champion(self.home), self.releases.ledger.head(), releases
 
     def promote(self) -> Run:
-        """Materialize `champion` alone, as a person may in the UI."""
-        return self.driver.execute([PROMOTE], None)
+        """Materialize `champion` alone and ask for the experiment, as a person may in the UI."""
+        config = {"config": {"reason": "it was asked for"}}
+        return self.driver.execute([PROMOTE], None, run_config={"ops": {f"{MODEL}__champion": config}})
 
     def refuses(self, error: str) -> None:
         before = self.state()
@@ -124,14 +125,14 @@ def test_a_rejection_edited_into_a_pass_is_refused(platform: Platform) -> None:
 
 def test_a_rejection_edited_and_sealed_anew_is_refused(platform: Platform) -> None:
     path = platform.verdict_of(platform.train(platform.strict))
-    verdict = Verdict.model_validate_json(path.read_text())
-    checks = tuple(check.model_copy(update={"passed": True}) for check in verdict.checks)
-    forged = verdict.model_copy(update={"passed": True, "checks": checks})
-    forged = forged.model_copy(update={"digest": forged.computed_digest()})
+    content = json.loads(path.read_text()) | {"passed": True}
+    content["checks"] = [check | {"passed": True, "inconclusive": False} for check in content["checks"]]
+    content["digest"] = Verdict.model_validate_json(json.dumps(content)).computed_digest()
+    forged = Verdict.model_validate_json(json.dumps(content))
     forged.verify()
-    path.with_name(f"{forged.digest}.json").write_text(forged.model_dump_json())
+    path.with_name(f"{forged.digest}.json").write_text(json.dumps(content))
     platform.refuses("its verdict is a rejection")
-    path.write_text(forged.model_dump_json())
+    path.write_text(json.dumps(content))
     platform.refuses("VerdictError")
 
 
@@ -177,7 +178,7 @@ def test_the_champion_alias_moved_to_a_rejected_version_scores_nothing_and_is_pu
     ("fields", "error"),
     [
         (("artifact",), "ArtifactError: artifact has digest"),
-        (("artifact", "artifact_digest"), "its verdict is about another artifact"),
+        (("artifact", "artifact_digest"), "is not the release that was promoted as version 1"),
     ],
 )
 def test_a_release_that_points_to_another_model_scores_nothing(
