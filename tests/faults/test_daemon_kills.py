@@ -1,6 +1,6 @@
 """The real daemon, killed at random moments in all of its processes: the end is the one of an undisturbed loop.
 
-`CT_KILLS=100 pytest -s tests/faults/test_daemon_kills.py` (`make test-faults`) is the long form.
+It takes long, and is collected only where CT_KILLS says how many: `make test-faults` asks for 100.
 """
 
 import os
