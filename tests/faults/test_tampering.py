@@ -196,13 +196,15 @@ def test_a_release_that_points_to_another_model_scores_nothing(
     assert manifest.read_text() == before
 
 
-def test_a_release_file_laid_out_beforehand_is_refused(platform: Platform) -> None:
-    version = platform.train().version
-    planted = platform.home / "releases" / MODEL / f"{version}.json"
+def test_a_release_file_laid_out_beforehand_gives_way_to_what_was_judged(platform: Platform) -> None:
+    challenger = platform.train()
+    planted = platform.home / "releases" / MODEL / f"{challenger.version}.json"
     first = json.loads((planted.parent / "1.json").read_text())
-    planted.write_text(json.dumps(first | {"version": version}))
-    platform.refuses("is another release than version")
-    planted.unlink()
+    planted.write_text(json.dumps(first | {"version": challenger.version}))
+    assert platform.promote().success
+    release = platform.releases.get(challenger.version)
+    assert release.artifact_digest == challenger.tags["artifact_digest"] != first["artifact_digest"]
+    assert release.verdict == platform.releases.newest_verdict(challenger.version).digest
 
 
 def test_the_untouched_challenger_is_promoted(platform: Platform) -> None:
