@@ -122,11 +122,12 @@ def status_tables(summary: dict[str, Any]) -> Iterator[RenderableType]:
 def segments_table(summary: dict[str, Any]) -> Table:
     """What each segment has come to."""
     table = Table(title="Segments", title_justify="left")
-    for column in ("segment", "champion", "retrains", "promotions", "rejections", "rollbacks"):
+    kinds = ("retrains", "promotions", "rejections", "inconclusive", "rollbacks")
+    for column in ("segment", "champion", *kinds):
         table.add_column(column, overflow="fold")
     for segment, decided in summary["segments"].items():
         champion = f"version {decided['champion']}" if decided["champion"] else "the pooled model"
-        counts = [str(len(decided[kind])) for kind in ("retrains", "promotions", "rejections", "rollbacks")]
+        counts = [str(len(decided[kind])) for kind in kinds]
         table.add_row(escape(segment), champion, *counts)
     return table
 

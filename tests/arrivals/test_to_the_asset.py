@@ -113,8 +113,11 @@ def test_a_bucket_that_cannot_be_reached_hides_nothing_else(tmp_path: Path, monk
 
     monkeypatch.setattr(Landing, "files", answering)
     for _ in range(2):  # a young file is reported at the second look
-        context = dg.build_sensor_context(cursor=cursor, resources={"lake": LakeResource(home=str(tmp_path))})
-        with context:
+        lake = LakeResource(home=str(tmp_path))
+        with (
+            dg.DagsterInstance.ephemeral() as instance,
+            dg.build_sensor_context(instance, cursor=cursor, resources={"lake": lake}) as context,
+        ):
             result = sensor(context)
         assert isinstance(result, dg.SensorResult)
         cursor = result.cursor

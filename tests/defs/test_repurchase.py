@@ -1,10 +1,13 @@
 """The repurchase model's SQL, against plain loops over a small shop."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -12,8 +15,10 @@ import ct_assets
 from ct_assets.defs.models.repurchase.features import COUNTRY_ORDERS, CUSTOMER_ORDERS
 from ct_assets.defs.models.repurchase.sources import ORDERS
 from ct_assets.feeds.online_retail import order_lines, read_export
+from ct_assets.lake.columns import Content
 from ct_assets.lake.contract import contract_breaches
 from ct_assets.lake.engine import cursor, fetch
+from ct_assets.lake.formats import read
 
 SPEC = yaml.safe_load((Path(ct_assets.__file__).parent / "defs/models/repurchase/defs.yaml").read_text())["attributes"]
 DAY = pd.Timedelta(days=1)
@@ -154,7 +159,13 @@ def test_the_contract_takes_what_the_shop_sends_and_a_day_without_orders():
         "A506401,B,Adjust bad debt,1,12/1/2009 13:36,-53594.36,,United Kingdom",
     ]
     lines = order_lines(read_export((header + "\n".join(odd) + "\n").encode()))
-    assert contract_breaches(ORDERS, lines.to_pandas()) == []
-    assert contract_breaches(ORDERS, lines.slice(0, 0).to_pandas()) == []
-    damaged = lines.to_pandas().assign(customer=["13085.0", None, None])
-    assert any("column customer" in reason for reason in contract_breaches(ORDERS, damaged))
+    assert contract_breaches(ORDERS, sent(lines)) == []
+    assert contract_breaches(ORDERS, sent(lines.slice(0, 0))) == []
+    damaged = lines.set_column(lines.schema.get_field_index("customer"), "customer", [["13085.0", None, None]])
+    assert any("column customer" in reason for reason in contract_breaches(ORDERS, sent(damaged)))
+
+
+def sent(lines: pa.Table) -> Content:
+    sink = io.BytesIO()
+    pq.write_table(lines, sink)
+    return read(ORDERS, sink.getvalue())
