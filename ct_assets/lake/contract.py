@@ -56,6 +56,9 @@ class Domain:
             landing folder, is `2026-03-09-13:00`, `2026-03-09` or `2026-03-09-week`, the week from that Monday on.
         closes_after: How long after the end of its last partition a live group waits for files of it. Then the
             partition is closed: it is scored and decided about with what has arrived.
+        quiet_days: After so many days without any arrival, the partitions up to the next arrival or up to now are left
+            out: what landed of years ago would have each day since decided by itself. At least the longest time
+            until a label of its models is known.
     """
 
     name: str = "data"
@@ -63,6 +66,7 @@ class Domain:
     last_day: date | None = None
     cadence: Cadence = "daily"
     closes_after: timedelta = timedelta(hours=1)
+    quiet_days: int = 60
 
     def partition_of(self, time: pd.Timestamp) -> str:
         """The arrival partition that a time lies in."""

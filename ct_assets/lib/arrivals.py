@@ -10,7 +10,7 @@ import pandas as pd
 
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.landing import Landing
-from ct_assets.lib.closing import closed_through, closing_event, closings
+from ct_assets.lib.closing import closed_through, closing_event, closings, late_closings
 from ct_assets.lib.partitions import arrival_partitions, next_partition
 from ct_assets.lib.sources import landing_key
 from ct_assets.resources.lake import LakeResource
@@ -74,6 +74,9 @@ def build_arrival_sensor(
             if source.daily and _in_place(source, name)
         }
         after = closed_through(context.instance, domain)
+        # First: the newest report says which partition is the newest closed one.
+        late = late_closings(context.instance, lake.lake(), sources, waiting, after)
+        events += [closing_event(domain, closing, newest=after) for closing in late]
         closed = closings(lake.lake(), sources, waiting, after, pd.Timestamp.now("UTC"))
         events += [closing_event(domain, closing) for closing in closed]
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)

@@ -6,6 +6,7 @@ made again.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import dagster as dg
 import pandas as pd
@@ -13,7 +14,10 @@ import pandas as pd
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.ingest import open_rejections
 from ct_assets.lake.lake import Lake, Window
-from ct_assets.lib.partitions import arrival_partitions, end_of, next_partition
+from ct_assets.lib.partitions import arrival_partitions, end_of, next_partition, start_of
+
+NEWEST = "closed_through"
+"""In the report of a closed partition: the newest one, where another one than itself is."""
 
 
 def calendar_key(domain: Domain) -> dg.AssetKey:
@@ -35,9 +39,12 @@ def calendar_asset(domain: Domain, owners: Sequence[str]) -> dg.AssetSpec:
 
 
 def closed_through(instance: dg.DagsterInstance, domain: Domain) -> str | None:
-    """The newest closed partition of a group: all before it are closed too. None before the first."""
+    """The newest closed partition of a group: all before it are closed or left out. None before the first."""
     records = instance.fetch_materializations(calendar_key(domain), limit=1).records
-    return records[0].partition_key if records else None
+    if not records or records[0].asset_materialization is None:
+        return None
+    newest = records[0].asset_materialization.metadata.get(NEWEST)
+    return str(newest.value) if newest else records[0].partition_key
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,10 @@ def closings(
     live one more files of a partition may come at any time: it closes when all have sent something later, or when
     `Domain.closes_after` has passed since its end.
 
+    A group that has sent nothing for `Domain.quiet_days` has the partitions up to the next arrival, or up to now,
+    left out: nothing could be decided there that is not decided at the next one, and a table that ended years ago
+    would have each day since decided one by one. What arrives later for a partition that was left out closes it.
+
     Args:
         lake: Where accepted rows are.
         sources: Those of the group.
@@ -75,7 +86,7 @@ def closings(
     if not expected:
         return
     domain = expected[0].domain
-    partition = next_partition(after) if after else _first(lake, expected, waiting)
+    partition = _following(lake, domain, expected, waiting, after, now) if after else _first(lake, expected, waiting)
     while partition and arrival_partitions(domain).has_partition_key(partition) and end_of(partition) <= now:
         if partition in waiting:
             return
@@ -84,15 +95,51 @@ def closings(
         if because is None:
             return
         yield Closing(partition, because, tuple(_since(lake, source, partition) for source in silent))
-        partition = next_partition(partition)
+        partition = _following(lake, domain, expected, waiting, partition, now)
 
 
-def closing_event(domain: Domain, closing: Closing) -> dg.AssetMaterialization:
-    """The report of a closed partition."""
+def _following(
+    lake: Lake, domain: Domain, expected: Sequence[Source], waiting: Collection[str], closed: str, now: pd.Timestamp
+) -> str:
+    """The partition to close next: the following one, unless the group has been quiet for long."""
+    following = next_partition(closed)
+    quiet_since = start_of(following) - timedelta(days=domain.quiet_days)
+    if any(lake.has_rows(source.name, Window(domain.partition_of(quiet_since), following)) for source in expected):
+        return following
+    current = start_of(domain.partition_of(now - domain.closes_after))
+    newest = domain.partition_of(current - pd.Timedelta(microseconds=1))
+    arriving = [lake.dataset(source.name).files(first=following) for source in expected]
+    coming = [files[0].partition for files in arriving if files] + [each for each in waiting if each > closed]
+    return max(following, min([newest, *coming]))
+
+
+def late_closings(
+    instance: dg.DagsterInstance, lake: Lake, sources: Sequence[Source], waiting: Collection[str], newest: str | None
+) -> Iterator[Closing]:
+    """The partitions that were left out as the group was quiet, and of which something has landed since.
+
+    Args:
+        instance: Where closed partitions are reported.
+        lake: Where accepted rows are.
+        sources: Those of the group.
+        waiting: Partitions that have files in landing.
+        newest: The newest closed partition.
+    """
+    expected = [source for source in sources if source.daily]
+    for partition in sorted(each for each in waiting if newest and each < newest):
+        wanted = dg.AssetRecordsFilter(calendar_key(expected[0].domain), asset_partitions=[partition])
+        if not instance.fetch_materializations(wanted, limit=1).records:
+            silent = tuple(_since(lake, source, partition) for source in expected)
+            yield Closing(partition, "it was left out while the group was quiet, and something has landed", silent)
+
+
+def closing_event(domain: Domain, closing: Closing, newest: str | None = None) -> dg.AssetMaterialization:
+    """The report of a closed partition; of one that was left out before, with the newest one."""
+    metadata = {"because": closing.because, "silent": ", ".join(closing.silent) or "none"}
     return dg.AssetMaterialization(
         calendar_key(domain),
         partition=closing.partition,
-        metadata={"because": closing.because, "silent": ", ".join(closing.silent) or "none"},
+        metadata=metadata | ({NEWEST: newest} if newest else {}),
     )
 
 
@@ -105,11 +152,14 @@ def closings_at_the_end(lake: Lake, sources: Sequence[Source], after: str | None
         after: The newest closed partition.
     """
     expected = [source for source in sources if source.daily and source.domain.last_day]
-    partition = next_partition(after) if after else _first(lake, expected, ())
+    if not expected:
+        return
+    now = pd.Timestamp.now("UTC")
+    partition = _following(lake, expected[0].domain, expected, (), after, now) if after else _first(lake, expected, ())
     while partition and any(lake.has_rows(source.name, Window(partition)) for source in expected):
         silent = [each for each in expected if not _has_reported(lake, each, partition)]
         yield Closing(partition, "nothing more is fed", tuple(_since(lake, each, partition) for each in silent))
-        partition = next_partition(partition)
+        partition = _following(lake, expected[0].domain, expected, (), partition, now)
 
 
 def _reason(

@@ -18,7 +18,14 @@ from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.periods import start_of
 from ct_assets.lake.releases import Releases
-from ct_assets.lib.closing import Closing, closing_event, closings, closings_at_the_end
+from ct_assets.lib.closing import (
+    Closing,
+    closed_through,
+    closing_event,
+    closings,
+    closings_at_the_end,
+    late_closings,
+)
 from ct_assets.lib.decision_times import build_decision_schedule, build_decision_sensor
 from ct_assets.lib.decisions import gather_evidence, open_request, record_decision, retrain_due
 from ct_assets.lib.monitoring_reports import save_report
@@ -94,6 +101,41 @@ def test_a_silent_live_group_goes_on_closing_partitions(lake: Lake) -> None:
     found = closed(lake, replace(LIVE, closes_after=timedelta(hours=6)), now=pd.Timestamp("2020-03-06T05:59Z"))
     assert [c.partition for c in found] == ["2020-03-02", "2020-03-03", "2020-03-04"]
     assert {c.silent[-1] for c in found} == {"visits (never)"}
+
+
+def days_of_march(*days: int) -> list[str]:
+    return [f"2020-03-{day:02d}" for day in days]
+
+
+def test_a_live_group_that_was_quiet_is_closed_at_the_next_arrival_and_now(lake: Lake) -> None:
+    domain = replace(LIVE, quiet_days=3)
+    arrive(lake, "orders", "2020-03-02", "2020-03-20")
+    found = closed(lake, domain, now=pd.Timestamp("2020-04-30T12:00Z"))
+    assert [c.partition for c in found] == [*days_of_march(2, 3, 4, 5, 20, 21, 22, 23), "2020-04-29"]
+    # On the day after, with what was closed so far, and with a file that has landed for a day in between.
+    tomorrow = pd.Timestamp("2020-05-01T12:00Z")
+    assert [c.partition for c in closed(lake, domain, after="2020-04-29", now=tomorrow)] == ["2020-04-30"]
+    assert closed(lake, domain, after="2020-03-23", now=tomorrow, waiting={"2020-04-03"}) == []
+
+
+def test_a_recorded_group_that_was_quiet_is_closed_at_the_next_arrival(lake: Lake) -> None:
+    domain = replace(RECORDED, quiet_days=3)
+    arrive(lake, "orders", "2020-03-02", "2020-03-20")
+    assert [c.partition for c in closed(lake, domain)] == days_of_march(2, 3, 4, 5)
+    last = closings_at_the_end(lake, sources(domain), "2020-03-05")
+    assert [c.partition for c in last] == ["2020-03-20"]
+
+
+def test_what_lands_for_a_partition_that_was_left_out_closes_it(lake: Lake) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        for partition in ("2020-03-02", "2020-03-20"):
+            instance.report_runless_asset_event(closing_event(LIVE, Closing(partition, "", ())))
+        waiting = {"2020-03-02", "2020-03-11", "2020-03-21"}
+        (late,) = late_closings(instance, lake, sources(LIVE), waiting, closed_through(instance, LIVE))
+        assert late.partition == "2020-03-11"
+        instance.report_runless_asset_event(closing_event(LIVE, late, newest="2020-03-20"))
+        assert closed_through(instance, LIVE) == "2020-03-20"
+        assert list(late_closings(instance, lake, sources(LIVE), waiting, "2020-03-20")) == []
 
 
 @pytest.mark.parametrize(
