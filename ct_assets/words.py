@@ -42,7 +42,7 @@ def explain(ledger: Ledger, model: str, version: str = "") -> str:
 def _why_trained(records: list[Record], training: Record) -> list[str]:
     evidence = training.evidence
     lines = [
-        f"Trained as of {training.as_of[:10]} on {evidence['train_rows']:,} examples "
+        f"Trained as of {training.as_of[:10]} on {_rows_used(evidence)} "
         f"(training set {evidence['training_set'][:12]}, code {evidence['code_version'][:12]}).",
     ]
     decision = next((r for r in records if r.kind == RETRAIN and r.as_of == training.as_of), None)
@@ -50,6 +50,19 @@ def _why_trained(records: list[Record], training: Record) -> list[str]:
         return [*lines, "It was trained by hand."]
     told = decision.evidence["decision"]
     return [*lines, *(f"  because of {name}: {told['reasons'][name]}" for name in told["triggers"])]
+
+
+def _rows_used(evidence: Mapping[str, Any]) -> str:
+    """How many examples were really fitted, of which time, and what the training went on from."""
+    known, fitted = evidence["train_rows"], evidence.get("fitted")
+    started = evidence.get("lineage", {}).get("started_from")
+    if fitted is None:
+        # Recorded before it was.
+        return f"{known:,} examples"
+    used = f"{fitted['rows']:,} examples" if fitted["rows"] == known else f"{fitted['rows']:,} of {known:,} examples"
+    if fitted["first"]:
+        used += f", predicted from {fitted['first'][:10]} to {fitted['last'][:10]}"
+    return f"{used}, going on from version {started['version']}" if started else used
 
 
 def _how_judged(verdict: Record | None) -> list[str]:

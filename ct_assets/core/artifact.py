@@ -15,6 +15,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 REVIEWED = (
     "collections.OrderedDict",
     "ct_assets.core.balance.PriorCorrected",
+    "ct_assets.core.early_stopping.EarlyStopped",
+    "ct_assets.core.inner_split.TimeOrderedSplit",
     "ct_assets.core.quantiles.QuantileModels",
     "lightgbm.basic.Booster",
     "lightgbm.sklearn.LGBMClassifier",

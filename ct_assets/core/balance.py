@@ -13,6 +13,8 @@ from ct_assets.core.strategies import Positions, StrategySpec
 Floats = npt.NDArray[np.float64]
 
 _MATCHING_STEPS = 100
+_BY_CHANCE = 1.96
+"""Standard errors within which 95 of 100 counts of a class fall that are predicted well."""
 
 
 class PriorCorrected:
@@ -32,6 +34,18 @@ class PriorCorrected:
         self.estimator = estimator
         self.trained = trained
         self.weights = trained if weights is None else weights
+
+    def agrees(self, raw: Floats, shares: Floats, row_weights: Floats) -> bool:
+        """Whether its probabilities are off from the shares of the classes by no more than chance explains.
+
+        Args:
+            raw: As `matched` takes them.
+            shares: Likewise.
+            row_weights: Likewise.
+        """
+        expected = _divided(raw, self.weights)
+        off = np.abs(np.average(expected, axis=0, weights=row_weights) - shares) * row_weights.sum()
+        return bool((off <= _BY_CHANCE * np.sqrt(row_weights**2 @ (expected * (1 - expected)))).all())
 
     def matched(self, raw: Floats, shares: Floats, row_weights: Floats) -> "PriorCorrected":
         """The same with `weights` such that the mean corrected probability of each class is its share.

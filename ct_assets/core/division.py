@@ -14,6 +14,9 @@ import pandas as pd
 
 Mask = npt.NDArray[np.bool_]
 
+MATURES = "matures_at"
+"""Column of examples with their moment of maturity."""
+
 STRAGGLERS = 0.05
 """Share of a holdout chosen by maturity that is left out: those predicted longest ago, which would decide alone how
 far the embargo reaches back."""
@@ -56,3 +59,27 @@ def divide(predicted: pd.Series, matures: pd.Series, split_at: pd.Timestamp, by_
         starts = moments.iloc[int(STRAGGLERS * len(moments)) if by_maturity else 0]
     holdout = (newest & (predicted >= starts)).to_numpy(dtype=bool)
     return Division((matures <= starts).to_numpy(dtype=bool) & ~holdout, holdout, starts)
+
+
+def keep_back(
+    predicted: pd.Series, matures: pd.Series, first: pd.Timestamp, end: pd.Timestamp, by_maturity: bool = False
+) -> Division:
+    """Keep the examples that matured in a span of time, and of the others those whose label is of no time of theirs.
+
+    The others may be newer: those predicted once all that is kept was mature.
+
+    Args:
+        predicted: Moment of prediction of each example.
+        matures: Its moment of maturity.
+        first: Begin of the span.
+        end: Its end, excluded.
+        by_maturity: Whether each event matures by itself: then those kept that were predicted longest ago are left out.
+    """
+    kept = (matures >= first) & (matures < end)
+    if not kept.any():
+        return Division(np.ones(len(kept), dtype=bool), kept.to_numpy(dtype=bool), end)
+    moments = predicted[kept].sort_values()
+    starts = moments.iloc[int(STRAGGLERS * len(moments)) if by_maturity else 0]
+    apart = (matures <= starts) | (predicted >= matures[kept].max())
+    holdout = kept & (predicted >= starts)
+    return Division((apart & ~kept).to_numpy(dtype=bool), holdout.to_numpy(dtype=bool), starts)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ct_assets.core.imports import estimator_factory
+from ct_assets.core.inner_split import TimeOrderedSplit
 from ct_assets.core.strict import unknown
 
 NAMED = ("steps", "estimators", "transformers", "transformer_list")
@@ -30,6 +31,9 @@ def build_estimator(path: str, params: Mapping[str, Any], seed: int | None = Non
     for part in _parts(estimator):
         if type(part).__module__.startswith("lightgbm."):
             _pin(part, threads)
+        if type(part).__name__.startswith("HistGradientBoosting") and part.get_params()["early_stopping"] == "auto":
+            # Beyond 10,000 rows it would stop by a random part of them.
+            part.set_params(early_stopping=False)
     named = estimator.get_params() if hasattr(estimator, "get_params") else {}
     unset = [n for n, value in named.items() if n.rpartition("__")[2] == "random_state" and value is None]
     return estimator.set_params(**dict.fromkeys(unset, seed)) if unset and seed is not None else estimator
@@ -53,6 +57,30 @@ def numbered(estimator: Any, categories: Sequence[str]) -> Any:
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan)
     columns = ColumnTransformer([("categories", encoder, list(categories))], remainder="passthrough")
     return Pipeline([("columns", columns), ("model", estimator)])
+
+
+def early_stopped(estimator: Any, share: float = 0.1, rounds: int = 10) -> Any:
+    """Boosting that stops by the newest rows, and by none that is of the label time of those that it fits.
+
+    Args:
+        estimator: A histogram gradient boosting estimator of scikit-learn, or one of LightGBM; the largest number of
+            iterations is its own.
+        share: Of the rows, the newest, that say when to stop.
+        rounds: Iterations without an improvement after which no more are tried.
+    """
+    from ct_assets.core.early_stopping import EarlyStopped
+
+    return EarlyStopped(estimator, share, rounds)
+
+
+def time_ordered(folds: int = 1, share: float = 0.2) -> TimeOrderedSplit:
+    """A `cv` in time order, with an embargo of the label's reach, such as for `CalibratedClassifierCV`.
+
+    Args:
+        folds: How many.
+        share: Of the rows, in each fold; the newest `folds * share` are tested on.
+    """
+    return TimeOrderedSplit(folds, share)
 
 
 def import_path(estimator: Any) -> str:
@@ -85,7 +113,7 @@ def _instance(described: Mapping[str, Any], where: str) -> Any:
         estimator = factory(**made)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {path} cannot be made of params {sorted(made)}: {error}") from error
-    if not callable(getattr(estimator, "fit", None)):
+    if not callable(getattr(estimator, "fit", None)) and not isinstance(estimator, TimeOrderedSplit):
         raise ValueError(f"{where}: {path} returned a {type(estimator).__name__}; expected an estimator, with a `fit`")
     return estimator
 

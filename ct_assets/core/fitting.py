@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ct_assets.core.estimators import import_path
+from ct_assets.core.inner_split import RowTimes, fitting_rows_of, splits_at_random
 from ct_assets.core.strategies import StrategySpec
 
 Floats = npt.NDArray[np.float64]
@@ -17,13 +18,22 @@ Floats = npt.NDArray[np.float64]
 _SAME_DATA_ONLY = "sklearn.ensemble._hist_gradient_boosting"
 
 
-def fit(model: Any, inputs: Any, labels: Any, weights: Floats | None = None) -> Any:
+def fit(model: Any, inputs: Any, labels: Any, weights: Floats | None = None, times: RowTimes | None = None) -> Any:
     """Fit an estimator, with a weight for each row if given, and return what its `fit` returns.
 
+    Args:
+        model: Unfitted estimator.
+        inputs: The rows.
+        labels: Their labels.
+        weights: How much each counts.
+        times: Theirs, for an estimator that splits them.
+
     Raises:
-        ValueError: There are weights and the estimator cannot take any.
+        ValueError: There are weights and the estimator cannot take any, or it would split the rows at random.
     """
-    return model.fit(inputs, labels, **_weight_arguments(model, weights))
+    refuse_random_splits(model)
+    with fitting_rows_of(times):
+        return model.fit(inputs, labels, **_weight_arguments(model, weights))
 
 
 def resume(strategy: StrategySpec, model: Any, inputs: Any, labels: Any, weights: Floats | None = None) -> Any:
@@ -85,6 +95,16 @@ def refuse_unable(strategy: StrategySpec, model: Any, weighted: bool) -> None:
         )
     if not (_takes(last.fit, "init_model") or "warm_start" in last.get_params(deep=False)):
         raise ValueError(f"strategy warm_start needs an estimator with warm_start, not {import_path(last)}; {expected}")
+
+
+def refuse_random_splits(model: Any) -> None:
+    """Refuse an estimator that would decide by rows of the label time of those that it fits.
+
+    Raises:
+        ValueError: Names each part, and what to use instead.
+    """
+    if found := splits_at_random(model):
+        raise ValueError(f"estimator: {'; '.join(found)}")
 
 
 def _refuse_other_classes(strategy: StrategySpec, model: Any, labels: Any) -> None:

@@ -10,9 +10,13 @@ import pandas as pd
 
 from ct_assets.core.balance import PriorCorrected, balanced
 from ct_assets.core.fitting import fit, resume
+from ct_assets.core.inner_split import RowTimes, TimeOrderedSplit
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.strategies import Floats, Positions, choose
 from ct_assets.core.tasks import task_of
+
+_AHEAD = TimeOrderedSplit(folds=2, share=0.2)
+"""The newest examples, to which the probabilities of a balanced training are matched."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Lesson:
         own_weights: The same without those of the classes.
         correction: By how much each class is over-represented; None when none is.
         known: Positions of the examples that stand for all that the model knows then.
+        rows: Positions of the examples that are fitted.
+        times: When each of them was predicted for and mature, for what is split within the fit.
     """
 
     inputs: pd.DataFrame
@@ -47,6 +53,8 @@ class Lesson:
     own_weights: Floats | None
     correction: Mapping[Any, float] | None
     known: Positions
+    rows: Positions
+    times: RowTimes
 
 
 def lesson_of(spec: ModelSpec, examples: pd.DataFrame, inputs: pd.DataFrame, start: Start | None) -> Lesson:
@@ -74,14 +82,15 @@ def lesson_of(spec: ModelSpec, examples: pd.DataFrame, inputs: pd.DataFrame, sta
     known = rows if start is None else np.arange(len(examples))
     if spec.weight is not None:
         own = _product(_given_weights(spec, examples)[rows], own)
+    times = RowTimes.of(examples, spec.label.reach)
     balance = balanced(spec.strategy, labels.iloc[rows], own, spec.seed, _correction(start))
     if balance is None:
-        return Lesson(inputs.iloc[rows], labels.iloc[rows], own, own, None, known)
+        return Lesson(inputs.iloc[rows], labels.iloc[rows], own, own, None, known, rows, times.take(rows))
     rows, own = rows[balance.rows], None if own is None else own[balance.rows]
     weights = own
     if balance.class_weights:
         weights = _product(labels.iloc[rows].map(dict(balance.class_weights)).to_numpy(dtype=np.float64), own)
-    return Lesson(inputs.iloc[rows], labels.iloc[rows], weights, own, balance.correction, known)
+    return Lesson(inputs.iloc[rows], labels.iloc[rows], weights, own, balance.correction, known, rows, times.take(rows))
 
 
 def learned(spec: ModelSpec, estimator: EstimatorSpec, lesson: Lesson, start: Start | None) -> Any:
@@ -98,33 +107,44 @@ def learned(spec: ModelSpec, estimator: EstimatorSpec, lesson: Lesson, start: St
             return model
         return PriorCorrected(model, start.model.trained, start.model.weights)
     # An estimator that wraps another may hand back the wrapped one, so what counts is what `fit` returns.
-    model = fit(_new(spec, estimator), lesson.inputs, labels, lesson.weights)
+    model = fit(_new(spec, estimator), lesson.inputs, labels, lesson.weights, lesson.times)
     if lesson.correction is None:
         return model
     corrected = PriorCorrected(model, np.array([lesson.correction[name] for name in model.classes_.tolist()]))
     if spec.strategy.balance != "weights" or lesson.labels.value_counts().min() < 2:
         return corrected
     own = np.ones(len(labels)) if lesson.own_weights is None else lesson.own_weights
-    shares = (pd.Series(own).groupby(labels).sum() / own.sum()).reindex(model.classes_)
-    return corrected.matched(_out_of_fold(spec, estimator, lesson), shares.to_numpy(dtype=np.float64), own)
+    raw, tested = _ahead(spec, estimator, lesson)
+    if not len(tested):
+        return corrected
+    shares = pd.Series(own[tested]).groupby(np.asarray(labels)[tested]).sum() / own[tested].sum()
+    found = raw, shares.reindex(model.classes_).to_numpy(dtype=np.float64), own[tested]
+    # A match to what differs by chance would add noise to a model that is right.
+    return corrected if corrected.agrees(*found) else corrected.matched(*found)
 
 
 def _new(spec: ModelSpec, estimator: EstimatorSpec) -> Any:
     return task_of(spec).prepare(estimator.build(spec.seed, spec.threads))
 
 
-def _out_of_fold(spec: ModelSpec, estimator: EstimatorSpec, lesson: Lesson) -> Floats:
-    """Probabilities of each example by a model fitted on the other half, in which each class has its half."""
-    labels = lesson.labels.reset_index(drop=True)
-    half = labels.groupby(labels).cumcount().to_numpy() % 2
-    raw = np.empty((len(labels), labels.nunique()))
-    for side in (0, 1):
-        rows, others = np.flatnonzero(half == side), np.flatnonzero(half != side)
-        weights = None if lesson.weights is None else lesson.weights[others]
-        targets = task_of(spec).targets(labels.iloc[others])
-        fitted = fit(_new(spec, estimator), lesson.inputs.iloc[others], targets, weights)
-        raw[rows] = fitted.predict_proba(lesson.inputs.iloc[rows])
-    return raw
+def _ahead(spec: ModelSpec, estimator: EstimatorSpec, lesson: Lesson) -> tuple[Floats, Positions]:
+    """Probabilities of the newer examples by models of those that were mature before, and which examples these are.
+
+    Folds that lack a class on either side are left out: there is nothing to match.
+    """
+    raw, tested = [], []
+    classes = lesson.labels.nunique()
+    for _, earlier, newer in _AHEAD.of(lesson.times):
+        if any(lesson.labels.iloc[rows].nunique() < classes for rows in (earlier, newer)):
+            continue
+        weights = None if lesson.weights is None else lesson.weights[earlier]
+        targets = task_of(spec).targets(lesson.labels.iloc[earlier])
+        fitted = fit(_new(spec, estimator), lesson.inputs.iloc[earlier], targets, weights, lesson.times.take(earlier))
+        raw.append(fitted.predict_proba(lesson.inputs.iloc[newer]))
+        tested.append(newer)
+    if not tested:
+        return np.empty((0, classes)), np.empty(0, dtype=np.intp)
+    return np.concatenate(raw), np.concatenate(tested)
 
 
 def _correction(start: Start | None) -> dict[Any, float] | None:

@@ -19,7 +19,23 @@ from ct_assets.core.inputs import model_inputs
 from ct_assets.core.lesson import Start, learned, lesson_of
 from ct_assets.core.profile import Profile, bin_edges, profile
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
+from ct_assets.core.strategies import Positions
 from ct_assets.core.tasks import LABEL, Task, task_of
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The rows that a training really learned from: all that its strategy, its balance and its start have left.
+
+    Attributes:
+        rows: How many.
+        first: Earliest moment of prediction among them, ISO 8601; None without moments.
+        last: Latest.
+    """
+
+    rows: int
+    first: str | None
+    last: str | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class Trained:
         predictions: Those, a row of the examples kept for the gate each.
         seconds: Duration of the fit.
         peak_mb: Largest resident memory of this process so far.
+        fitted: What it has really learned from.
     """
 
     payload: bytes
@@ -42,6 +59,7 @@ class Trained:
     predictions: npt.NDArray[np.float64]
     seconds: float
     peak_mb: float
+    fitted: Fitted
 
 
 def train(
@@ -101,6 +119,7 @@ def train(
         predictions=predictions,
         seconds=seconds,
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        fitted=_fitted(examples, lesson.rows),
     )
 
 
@@ -126,6 +145,13 @@ def predict(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> npt.NDArray[np.
     """
     with limited(spec.threads):
         return task_of(spec).predict(model, model_inputs(spec, frame))
+
+
+def _fitted(examples: pd.DataFrame, rows: Positions) -> Fitted:
+    if "event_timestamp" not in examples:
+        return Fitted(len(rows), None, None)
+    moments = examples["event_timestamp"].iloc[rows]
+    return Fitted(len(rows), moments.min().isoformat(), moments.max().isoformat())
 
 
 def _reference(task: Task, inputs: pd.DataFrame, labels: pd.Series, predictions: npt.NDArray[np.float64]) -> Profile:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ct_assets.core.fitting import fit
+from ct_assets.core.inner_split import RowTimes
 from ct_assets.core.inputs import model_inputs
 from ct_assets.core.replay import fit_before, monthly_metrics
 from ct_assets.core.spec import ModelSpec
@@ -133,17 +135,21 @@ class Comparison:
 def _fit(home: Path, spec: ModelSpec, moment: pd.Timestamp) -> Any:
     task = task_of(spec)
 
-    def fit(features: pd.DataFrame, labels: pd.Series) -> Any:
-        return task.prepare(spec.estimator.build(spec.seed)).fit(model_inputs(spec, features), task.targets(labels))
+    events = _labelled_events(home, spec, moment)
+
+    def train(features: pd.DataFrame, labels: pd.Series) -> Any:
+        times = RowTimes.of(events.loc[features.index], spec.label.reach)
+        model = task.prepare(spec.estimator.build(spec.seed))
+        return fit(model, model_inputs(spec, features), task.targets(labels), times=times)
 
     with limited(spec.threads):
         return fit_before(
-            _labelled_events(home, spec, moment),
+            events,
             moment,
             known_column="known_at",
             label_column="label",
             feature_columns=spec.columns,
-            fit=fit,
+            fit=train,
         )
 
 

@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ct_assets.core.division import MATURES
 from ct_assets.lake.manifest import DataFile, Manifest, Part
 from ct_assets.lake.paths import write_atomically
 
 __all__ = ["WHOLE", "DataFile", "Dataset", "to_parquet"]
 
-MATURES = "matures_at"
-"""Column of scored events and of snapshots with the moment of maturity, where each event has its own."""
 WHOLE = "all"
 """Partition name of a dataset without daily partitions."""
 

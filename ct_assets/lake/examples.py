@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ct_assets.core.division import MATURES
 from ct_assets.core.spec import ModelSpec
-from ct_assets.lake.dataset import MATURES
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.frames import to_frame, with_whole_ids
 from ct_assets.lake.known_events import Events, announced_late, known_events, rows_are_independent

@@ -120,7 +120,7 @@ def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) 
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
     reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
     rolled_back = _Scorer(spec, releases.load(held, spec)) if held else None
-    older = lineage_of(releases, challenger.version).kept_back(lake.lake(), snapshot)
+    older = lineage_of(releases, challenger.version).kept_back(lake.lake(), spec, snapshot)
     verdict = validate_new_model(
         model,
         reigning,

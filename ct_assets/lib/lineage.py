@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pandas as pd
 
 from ct_assets.core.artifact import load_model
 from ct_assets.core.canonical import digest
+from ct_assets.core.division import MATURES, Division, keep_back
+from ct_assets.core.inner_split import RowTimes
 from ct_assets.core.ledger import TRAINING
 from ct_assets.core.lesson import Start
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
-from ct_assets.lake.examples import MATURES
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
@@ -35,16 +37,18 @@ class Lineage:
     reference: tuple[str, str] | None = None
     started_from: Mapping[str, str] | None = None
 
-    def for_training(self, examples: pd.DataFrame) -> pd.DataFrame:
-        """The examples without those that are kept back."""
-        return examples if self.reference is None else examples[~self._is_kept_back(examples)].reset_index(drop=True)
+    def for_training(self, spec: ModelSpec, examples: pd.DataFrame) -> pd.DataFrame:
+        """The examples without those that are kept back, and without those whose label is of the time of theirs."""
+        if self.reference is None:
+            return examples
+        return examples[self._division(spec, examples).train].reset_index(drop=True)
 
-    def kept_back(self, lake: Lake, snapshot: TrainingSet) -> pd.DataFrame | None:
+    def kept_back(self, lake: Lake, spec: ModelSpec, snapshot: TrainingSet) -> pd.DataFrame | None:
         """The examples to judge on what was forgotten; None when nothing is kept or nothing can be forgotten yet."""
         if self.started_from is None or self.reference is None:
             return None
         examples = read_examples(lake, snapshot, "train")
-        return examples[self._is_kept_back(examples)].reset_index(drop=True)
+        return examples[self._division(spec, examples).holdout].reset_index(drop=True)
 
     def start(self, lake: Lake, releases: Releases, spec: ModelSpec, examples: pd.DataFrame) -> Start | None:
         """The champion to go on from, and which of the examples are new to it; None for the first of a lineage.
@@ -71,13 +75,13 @@ class Lineage:
         weighted = {"weight": spec.weight} if spec.weight else {}
         return changed | weighted | ({"lineage": asdict(self)} if self.digest else {})
 
-    def _is_kept_back(self, examples: pd.DataFrame) -> "pd.Series[bool]":
-        if self.reference is None:
-            return pd.Series(data=False, index=examples.index)
-        first, end = map(pd.Timestamp, self.reference)
-        # By what divides a snapshot: where events mature by themselves, that is the moment at which they do.
-        moments = examples[MATURES if MATURES in examples else "event_timestamp"]
-        return (moments >= first) & (moments < end)
+    def _division(self, spec: ModelSpec, examples: pd.DataFrame) -> Division:
+        assert self.reference is not None
+        times = RowTimes.of(examples, spec.label.reach)
+        # What is newest in a snapshot of the first version is told by prediction, and so is what was kept of it.
+        shift = timedelta(0) if MATURES in examples else spec.label.reach or timedelta(0)
+        first, end = (pd.Timestamp(moment) + shift for moment in self.reference)
+        return keep_back(times.predicted, times.matures, first, end, times.by_maturity)
 
 
 def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, estimator: EstimatorSpec) -> Lineage:

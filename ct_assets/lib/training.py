@@ -180,7 +180,7 @@ def train_and_register(
     """
     releases = releases_of(lake, line)
     lineage = find_lineage(releases, spec, snapshot, estimator)
-    examples = lineage.for_training(read_examples(lake.lake(), snapshot, "train"))
+    examples = lineage.for_training(spec, read_examples(lake.lake(), snapshot, "train"))
     holdout = read_examples(lake.lake(), snapshot, "holdout")
     trained = train(spec, examples, holdout, estimator, lineage.start(lake.lake(), releases, spec, examples))
     facts = {
@@ -194,6 +194,7 @@ def train_and_register(
         "code_version": code_version(),
         "environment_digest": environment_digest(),
         "train_rows": snapshot.train_rows,
+        "fitted": asdict(trained.fitted),
         **lineage.facts(spec),
     }
     measured = {"fit_seconds": trained.seconds, "peak_mb": trained.peak_mb, "artifact_mb": len(trained.payload) / 1e6}

@@ -48,7 +48,8 @@ def test_the_simulation_has_half_a_percent_of_positives() -> None:
 @pytest.mark.parametrize(("balance", "options"), [("weights", {}), ("undersample", {"negatives": 20})])
 def test_probabilities_stay_those_of_the_true_shares(estimator: dict, balance: str, options: dict) -> None:
     found = scores(estimator, balance, **options)
-    assert found.mean() == pytest.approx(TRAIN["label"].mean(), rel=0.1)
+    # Weights are matched to the newest two fifths of the examples, with some 120 positives.
+    assert found.mean() == pytest.approx(TRAIN["label"].mean(), rel=0.1 if balance == "undersample" else 0.25)
     top = np.argsort(TRUTH)[-6000:]  # where most positives are
     assert found[top].mean() == pytest.approx(TRUTH[top].mean(), rel=0.3)
     assert roc_auc_score(REST["label"], found) > roc_auc_score(REST["label"], TRUTH) - 0.02

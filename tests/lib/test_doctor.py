@@ -577,6 +577,50 @@ def test_the_path_of_an_estimator_within_another_is_looked_for(tmp_path: Path) -
         refuse_mistakes(wrong, [])
 
 
+CALIBRATION = "sklearn.calibration.CalibratedClassifierCV"
+HISTOGRAMS = "sklearn.ensemble.HistGradientBoostingClassifier"
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "field"),
+    [
+        (HISTOGRAMS, {"early_stopping": True}, "estimator: early_stopping"),
+        (CALIBRATION, {"estimator": {"path": HISTOGRAMS}}, "estimator: cv"),
+        (
+            "sklearn.ensemble.VotingClassifier",
+            {"estimators": [["search", {"path": "sklearn.linear_model.LogisticRegressionCV", "params": {"cv": 4}}]]},
+            r"estimator\.params\.estimators\.0\.1: cv: LogisticRegressionCV",
+        ),
+    ],
+)
+def test_a_split_within_a_training_that_is_not_in_time_order_stops_the_definitions(
+    path: str, params: dict[str, Any], field: str
+) -> None:
+    wrong = model(estimator=EstimatorSpec(path=path, params=params))
+    with pytest.raises(DefinitionError, match=rf"{field}.*(early_stopped|time_ordered)"):
+        refuse_mistakes(wrong, [])
+    assert [line for line in told(wrong) if "time_ordered" in line or "early_stopped" in line]
+
+
+def test_splits_within_a_training_that_are_in_time_order_can_be_trained() -> None:
+    boosted = {
+        "path": "ct_assets.core.estimators.early_stopped",
+        "params": {"estimator": {"path": HISTOGRAMS, "params": {"max_iter": 5, "min_samples_leaf": 5}}},
+    }
+    pipeline = {
+        "path": "ct_assets.core.estimators.numbered",
+        "params": {"categories": ["country"], "estimator": boosted},
+    }
+    cv = {"path": "ct_assets.core.estimators.time_ordered", "params": {"share": 0.3}}
+    trees = {"path": HISTOGRAMS, "params": {"max_iter": 5, "min_samples_leaf": 5}}
+    numbered = {**pipeline, "params": {**pipeline["params"], "estimator": trees}}
+    calibrated = {"path": CALIBRATION, "params": {"estimator": numbered, "cv": cv}}
+    assert told(model(estimator=EstimatorSpec.model_validate(calibrated))) == []
+    twice = {"path": CALIBRATION, "params": {"estimator": pipeline, "cv": cv}}
+    assert "not a sample of another one" in "".join(told(model(estimator=EstimatorSpec.model_validate(twice))))
+    assert told(model(estimator=EstimatorSpec.model_validate(pipeline))) == []
+
+
 @pytest.mark.parametrize(
     ("declared", "stopped"), [("'buys_v2'", True), ("name='buys_v1'", False), ("f'buys_v{1}'", False), ("", False)]
 )

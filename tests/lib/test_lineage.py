@@ -28,6 +28,7 @@ from ct_assets.lib.promotion import promote, rollback
 from ct_assets.lib.training import train_and_register
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource, Version
+from ct_assets.words import explain
 
 DAY = pd.Timedelta(days=1)
 START = pd.Timestamp("2020-01-01", tz="UTC")
@@ -204,8 +205,26 @@ def test_a_strategy_that_begins_anew_records_what_it_did_before(home: Path) -> N
 
 def test_what_is_kept_back_of_events_that_mature_by_themselves_is_told_by_their_maturity() -> None:
     moments = pd.DataFrame({"event_timestamp": [START + n * DAY for n in range(4)]})
+    label = LabelSpec(source="events", sql="SELECT 1", matures_at="due")
+    spec = SPEC.model_copy(update={"label": label})
     kept = Lineage("lineage", ((START + 5 * DAY).isoformat(), (START + 7 * DAY).isoformat()))
-    assert len(kept.for_training(moments)) == 4
-    matured = moments.assign(matures_at=[START + n * DAY for n in (9, 6, 7, 5)])
-    assert list(kept.for_training(matured).index) == [0, 1]
-    assert list(kept.for_training(matured)["matures_at"]) == [START + 9 * DAY, START + 7 * DAY]
+    matured = moments.assign(matures_at=[START + n * DAY for n in (1, 6, 7, 5)])
+    # Of days 1 and 3 the labels are kept; that of day 0 was known before, that of day 2 is of the same days.
+    assert list(kept.for_training(spec, matured)["event_timestamp"]) == [START]
+
+
+def test_no_label_that_is_learned_is_of_the_time_of_those_that_are_kept_back(home: Path) -> None:
+    three_days = LabelSpec(source="events", sql="SELECT 1", delay=timedelta(days=3))
+    world = World(home, SPEC.model_copy(update={"name": "embargo", "label": three_days}))
+    first = world.promoted(world.snapshot(20))  # of days 11 to 14 the labels come on days 14 to 17
+    np.testing.assert_array_equal(coefficients(first), by_hand((0, 9)))
+    second = world.train(world.snapshot(30))
+    np.testing.assert_array_equal(coefficients(second), by_hand((0, 9), (17, 25)))
+    fitted = world.recorded(second)["fitted"]
+    assert fitted == {
+        "rows": 8 * A_DAY,
+        "first": (START + 17 * DAY).isoformat(),
+        "last": (START + 24 * DAY).isoformat(),
+    }
+    told = explain(world.lake.ledger(), "embargo", second.version)
+    assert "on 1,600 of 5,000 examples, predicted from 2020-01-18 to 2020-01-25, going on from version 1" in told

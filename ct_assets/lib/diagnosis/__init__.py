@@ -19,7 +19,15 @@ from ct_assets.lib.diagnosis.arrived import (
     windows_are_read_whole,
 )
 from ct_assets.lib.diagnosis.deployment import DEPLOYMENT_CHECKS, Deployment
-from ct_assets.lib.diagnosis.estimator import PATH, TRIAL, it_can_be_trained, path_is_there
+from ct_assets.lib.diagnosis.estimator import (
+    PATH,
+    SPLITS,
+    TRIAL,
+    declared_splits_are_in_time_order,
+    it_can_be_trained,
+    path_is_there,
+    splits_are_in_time_order,
+)
 from ct_assets.lib.diagnosis.finding import CannotTellError, DefinitionError, Finding
 from ct_assets.lib.diagnosis.inputs import (
     ENTITIES,
@@ -69,11 +77,13 @@ LOADING: Mapping[str, Check] = {
     LABELS: labels_bind,
     FEATURES: features_bind,
     PATH: path_is_there,
+    SPLITS: declared_splits_are_in_time_order,
 }
 """Checks that take milliseconds and import nothing: made whenever definitions are loaded."""
 
 CHECKS: Mapping[str, Check] = {
     **LOADING,
+    SPLITS: splits_are_in_time_order,
     SERVICE: service_is_declared,
     VIEWS: views_are_computed,
     f"{VIEWS} and SQL": views_are_as_declared,

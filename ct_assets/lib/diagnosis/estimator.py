@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ct_assets.core.artifact import ArtifactError
+from ct_assets.core.division import MATURES
+from ct_assets.core.inner_split import FOLDED, split_problem, splits_at_random, stacked_at_random
 from ct_assets.core.inputs import MISSING_CATEGORY
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strict import unknown
@@ -23,7 +25,7 @@ from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.tables import FIRST
 
-PATH, TRIAL = "estimator path", "estimator"
+PATH, TRIAL, SPLITS = "estimator path", "estimator", "splits in time order"
 ROWS = 400
 """Made-up rows of a trial: enough for cross-validation within an estimator, few enough to take no time."""
 
@@ -40,16 +42,54 @@ def path_is_there(model: Examined) -> Iterator[Finding]:
             yield Finding("error", PATH, model.at(field), told, remedy=remedy)
 
 
-def _paths(field: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The import paths of an estimator and of those within it, each with its field."""
+def declared_splits_are_in_time_order(model: Examined) -> Iterator[Finding]:
+    """The written parameters ask for no split within a training that is not in time order."""
+    estimator = model.spec.estimator
+    for field, path, params in _described("estimator", {"path": estimator.path, "params": estimator.params}):
+        name = path.rpartition(".")[2]
+        # Of what is left out, only estimators that are made to split do so.
+        known = {"cv": None} | params if name in FOLDED else params
+        if problem := split_problem(name, known):
+            yield Finding("error", SPLITS, model.at(field), problem)
+
+
+def splits_are_in_time_order(model: Examined) -> Iterator[Finding]:
+    """Early stopping, calibration and searches within a training go by newer rows than those that are fitted."""
+    spec = model.spec
+    try:
+        built = spec.estimator.build(spec.seed)
+    except Exception:
+        raise CannotTellError("the estimator cannot be built") from None
+    for problem in splits_at_random(built):
+        yield Finding("error", SPLITS, model.at("estimator"), problem)
+    for part in stacked_at_random(built):
+        yield Finding(
+            "warning",
+            SPLITS,
+            model.at("estimator"),
+            f"{part} learns from folds of the rows that are not in time order",
+            "what it learns from to be newer than what made it",
+            "it trusts what remembers too much: a VotingClassifier or -Regressor, or "
+            "ct_assets.core.estimators.numbered for categories, has no folds",
+        )
+
+
+def _described(field: str, value: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The estimators that are written somewhere in a value: field, path and parameters of each."""
     if isinstance(value, Mapping):
         if set(value) <= {"path", "params"} and isinstance(value.get("path"), str):
-            yield f"{field}.path", value["path"]
+            yield field, value["path"], dict(value.get("params") or {})
         for name, part in value.items():
-            yield from _paths(f"{field}.{name}", part)
+            yield from _described(f"{field}.{name}", part)
     elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
-            yield from _paths(f"{field}.{index}", part)
+            yield from _described(f"{field}.{index}", part)
+
+
+def _paths(field: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The import paths of an estimator and of those within it, each with its field."""
+    for where, path, _ in _described(field, value):
+        yield f"{where}.path", path
 
 
 def _missing(path: str) -> str:
@@ -177,6 +217,7 @@ def trial_rows(spec: ModelSpec) -> pd.DataFrame:
     frame = pd.DataFrame(columns).astype(dict.fromkeys(spec.categorical, object))
     turns = np.arange(ROWS)
     frame["event_timestamp"] = FIRST + pd.to_timedelta(turns, unit="ms")
+    frame[MATURES] = frame["event_timestamp"]
     if spec.weight is not None:
         frame[spec.weight] = 1.0 + turns % 2
     if spec.task == "binary":
