@@ -45,6 +45,12 @@ def _why_trained(records: list[Record], training: Record) -> list[str]:
         f"Trained as of {training.as_of[:10]} on {_rows_used(evidence)} "
         f"(training set {evidence['training_set'][:12]}, code {evidence['code_version'][:12]}).",
     ]
+    if "declared_evaluation_days" in evidence:
+        days, declared = evidence["evaluation_days"], evidence["declared_evaluation_days"]
+        lines.append(
+            f"It was judged on {days} days of labels instead of {declared}: too few for a verdict before, so the "
+            "evaluation window grew."
+        )
     decision = next((r for r in records if r.kind == RETRAIN and r.as_of == training.as_of), None)
     if evidence["by_hand"] or decision is None:
         return [*lines, "It was trained by hand."]
@@ -80,7 +86,10 @@ def _how_judged(verdict: Record | None) -> list[str]:
         "inconclusive": "It was not conclusive",
     }
     outcome = verdict.evidence.get("outcome", "passed" if verdict.evidence["passed"] else "rejected")
-    return [f"{words[outcome]}: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
+    lines = [f"{words[outcome]}: {compared}.", *(f"  {reason}" for reason in verdict.evidence["reasons"])]
+    if outcome == "inconclusive":
+        lines.append("  The evaluation window of the next training grows as far as it takes and examples allow.")
+    return lines
 
 
 def _has(metrics: Mapping[str, float | None] | None, name: str) -> bool:

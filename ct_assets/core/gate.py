@@ -38,6 +38,7 @@ __all__ = [
     "TestData",
     "Verdict",
     "VerdictError",
+    "enough_rows",
     "validate_new_model",
 ]
 
@@ -125,7 +126,7 @@ def validate_new_model(
         name: None if model is None else predictions_of(task, model, test_data.features)[0]
         for name, model in (("baseline", baseline), ("rolled_back", rolled_back))
     }
-    enough = _enough_rows(task, len(test_data.label), labels, policy, seen_rows)
+    enough = enough_rows(task, len(test_data.label), labels, policy, seen_rows)
     # Labels of one class are sound, and say nothing yet; of a longer window they may.
     waiting = labels is not None and (not enough.passed or label_problem is not None)
     trial = Trial(task, policy, labels, scores, champion_scores, champion is not None, **others, conclusive=not waiting)
@@ -163,13 +164,23 @@ def validate_new_model(
     return unsealed.model_copy(update={"digest": unsealed.computed_digest()})
 
 
-def _enough_rows(task: Task, rows: int, labels: Scores | None, policy: GatePolicy, seen_rows: int) -> Check:
+def enough_rows(task: Task, rows: int, labels: Scores | None, policy: GatePolicy, seen_rows: int = 0) -> Check:
+    """Whether there are test rows enough to judge by, of the rarer class as well.
+
+    Args:
+        task: What is predicted.
+        rows: How many there are.
+        labels: Their labels as the task encodes them; None if it cannot.
+        policy: Says how many it takes.
+        seen_rows: How many more there were, which something that is compared has learned from.
+    """
     name = "enough_rows"
     rarer = None if labels is None else rarer_class(task, labels)
     if rows >= policy.min_rows and rarer is not None and rarer < policy.min_class_rows:
         detail = (
             f"only {rarer} of {rows} test rows are of the rarer class, at least {policy.min_class_rows} needed: with "
-            "so few, the metric tells little; a longer evaluation window would have flipped it"
+            "so few, the metric says little; a longer evaluation window would have flipped it, such as the next "
+            "training"
         )
         limit = policy.min_class_rows
         return Check(
@@ -206,7 +217,7 @@ def _remembers(
             f"the reference examples cannot be judged on: {problem or f'only {len(reference.label)} rows'}; expected "
             f"{needed}: lengthen `reference` of the strategy"
         )
-        return Check(name=name, passed=False, detail=detail)
+        return Check(name=name, passed=False, inconclusive=True, detail=detail)
     mine, theirs = (predictions_of(task, model, reference.features)[0] for model in (challenger, champion))
     trial = Trial(task, policy, labels, mine, theirs, has_champion=True)
     value, former = trial.value(mine), trial.value(theirs)

@@ -285,7 +285,8 @@ class ModelSpec(Strict):
         7,
         ge=1,
         description="Days of newest matured labels kept from training for the gate. Examples whose label became known "
-        "after the first prediction of these days are not trained on either.",
+        "after the first prediction of these days are not trained on either. After an inconclusive verdict they become "
+        "as many as a verdict takes.",
     )
     drift_window_days: int = Field(7, ge=1, description="Days of scored events that a drift report looks at.")
     policy: RetrainPolicy = Field(description="When it is retrained.")

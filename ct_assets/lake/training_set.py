@@ -15,15 +15,14 @@ import pyarrow as pa
 from ct_assets.core import canonical
 from ct_assets.core.division import divide
 from ct_assets.core.inputs import model_inputs
-from ct_assets.core.label_gaps import LabelGaps
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strategies import reachable
 from ct_assets.core.strict import unknown
 from ct_assets.core.tasks import Task, task_of
 from ct_assets.lake.engine import quoted
+from ct_assets.lake.evaluation_window import Growth, division_of, evaluation_window, label_problem
 from ct_assets.lake.examples import (
-    DAY,
     INSTANT,
     MATURES,
     has_events,
@@ -92,6 +91,8 @@ class TrainingSet:
         late: Mature events whose first label came after their maturity.
         blocks: Digests of the files with the rows, each those of a week of events.
         schema_version: Of the manifest.
+        evaluation_days: Days of newest labels that the examples for the gate are of, at least those that the spec
+            declares; 0 where it was not noted.
     """
 
     rows_digest: str
@@ -111,36 +112,12 @@ class TrainingSet:
     late: int = 0
     blocks: Sequence[str] = ()
     schema_version: int = SCHEMA_VERSION
+    evaluation_days: int = 0
 
     @cached_property
     def digest(self) -> str:
         """Names the snapshot: one of all that its manifest holds, as the same rows can be divided at another moment."""
         return canonical.digest(asdict(self))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a model has learned from.
-
-    Attributes:
-        ids: Ids of the events.
-        last_event: The last of their moments of prediction; None without any.
-        last_label: The last of their moments of maturity.
-    """
-
-    ids: pd.Index
-    last_event: pd.Timestamp | None
-    last_label: pd.Timestamp | None
-
-    def unseen(self, examples: pd.DataFrame, id_column: str) -> "pd.Series[bool]":
-        """Which examples the model can be judged on: it did not learn from them, nor from labels of their time.
-
-        Args:
-            examples: With id and `event_timestamp`.
-            id_column: Column of the id.
-        """
-        new = ~examples[id_column].isin(self.ids)
-        return new if self.last_label is None else new & (examples["event_timestamp"] >= self.last_label)
 
 
 def build_training_set(
@@ -151,6 +128,7 @@ def build_training_set(
     first: pd.Timestamp,
     features: FeatureVersions,
     segment: str | None = None,
+    growth: Growth | None = None,
 ) -> TrainingSet:
     """Take a snapshot of the matured examples known at `as_of` that the strategy uses, or of those of one segment.
 
@@ -162,6 +140,7 @@ def build_training_set(
         first: Start of history.
         features: Definitions of the service's views.
         segment: Value of the segment column; None for all.
+        growth: How the evaluation window may grow; None while the declared one is enough.
 
     Raises:
         ValueError: No example has matured yet, a label is none that the task knows, or too many events have no label
@@ -179,7 +158,8 @@ def build_training_set(
             f"no example of {line.name} has matured by {as_of}: {spec.label.told()}, and {len(mature)} mature events "
             f"have none; wait for them, or check the sources {spec.events.source!r} and {spec.label.source!r}"
         )
-    split_by, split_at = division_of(spec, as_of)
+    days = evaluation_window(spec, told[labelled], as_of, growth).days
+    split_by, split_at = division_of(spec, as_of, days)
     _refuse_gaps(spec, line, told, split_by, split_at)
     examples, told = mature[labelled].reset_index(drop=True), told[labelled].reset_index(drop=True)
     division = divide(told["event_timestamp"], told["matures"], split_at, split_by == MATURES)
@@ -210,37 +190,10 @@ def build_training_set(
         embargoed=division.embargoed,
         late=int((told["came"] > told["matures"]).sum()),
         blocks=blocks,
+        evaluation_days=days,
     )
     write_atomically(_folder(lake, snapshot.digest) / MANIFEST, json.dumps(asdict(snapshot), indent=2).encode())
     return snapshot
-
-
-def division_of(spec: ModelSpec, as_of: pd.Timestamp) -> tuple[str, pd.Timestamp]:
-    """By which column the newest examples are told, and from where on they are kept for the gate."""
-    if spec.label.reach is None:
-        # Of the newest predictions only those that mature fast are mature: what is newest is told by maturity alone.
-        return MATURES, as_of - spec.evaluation_days * DAY
-    return "event_timestamp", matured_before(spec, as_of) - spec.evaluation_days * DAY
-
-
-def label_problem(spec: ModelSpec, told: pd.DataFrame, split_by: str, split_at: pd.Timestamp) -> str:
-    """Why labels are no picture of the events that matured; empty if they are.
-
-    The events that are judged on and those that the strategy looks at are held against the limit by themselves.
-
-    Args:
-        spec: The model.
-        told: `event_timestamp`, `matures` and `came` of the mature events, as `LabelGaps` counts them.
-        split_by: As `division_of` has it.
-        split_at: Likewise.
-    """
-    newest = told["matures" if split_by == MATURES else "event_timestamp"] >= split_at
-    older = told[~newest]
-    older = older.iloc[reachable(spec.strategy, older["event_timestamp"])]
-    for events, what in ((told[newest], "to judge a challenger on"), (older, "to learn from")):
-        if problem := LabelGaps.of(events).problem(spec.label):
-            return f"{problem} (the events {what})"
-    return ""
 
 
 def _refuse_gaps(spec: ModelSpec, line: Line, told: pd.DataFrame, split_by: str, split_at: pd.Timestamp) -> None:
@@ -398,18 +351,6 @@ def read_examples(
         files = {_folder(lake, snapshot.digest) / "data.parquet": snapshot.rows_digest}
         bounds = [(snapshot.split_by, "<", newest[2]) if part == "train" else newest]
     return to_frame(read_blocks(files, bounds, columns, snapshot.digest))
-
-
-def rows_seen(lake: Lake, snapshot: TrainingSet, id_column: str) -> Seen:
-    """What a model that was trained on a snapshot has learned from; the first trainings of a lineage are within.
-
-    Only the part to train on: no training looks at the holdout.
-    """
-    matures = MATURES if snapshot.blocks else "event_timestamp"
-    rows = read_examples(lake, snapshot, "train", list(dict.fromkeys([id_column, "event_timestamp", matures])))
-    if rows.empty:
-        return Seen(pd.Index([]), None, None)
-    return Seen(pd.Index(rows[id_column]), rows["event_timestamp"].max(), rows[matures].max())
 
 
 def _folder(lake: Lake, digest: str) -> Path:

@@ -16,6 +16,7 @@ from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.label_counts import untrainable
 from ct_assets.lib.monitoring_reports import read_report, read_reports, save_report
 from ct_assets.lib.performance import performance_report
+from ct_assets.lib.seen import growth_of
 from ct_assets.lib.silence import silent_sources
 
 FreshWithin = Mapping[str, timedelta]
@@ -79,9 +80,11 @@ def decide_about(
     evidence = gather_evidence(lake, releases, spec, as_of, fresh_within)
     decision = decide(policy, evidence)
     # Only now, as this reads all labels.
-    if decision.retrain and (found := untrainable(lake, spec, releases.line, as_of)):
-        evidence = evidence.model_copy(update={"untrainable": found})
-        decision = decide(policy, evidence)
+    if decision.retrain:
+        growth = growth_of(lake, releases, spec, as_of)
+        if found := untrainable(lake, spec, releases.line, as_of, growth):
+            evidence = evidence.model_copy(update={"untrainable": found})
+            decision = decide(policy, evidence)
     return evidence, decision
 
 

@@ -25,11 +25,12 @@ from ct_assets.lake.paths import write_atomically
 from ct_assets.lake.releases import Release, load_artifact
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
-from ct_assets.lib.lineage import lineage_of, may_be_promoted, unseen
+from ct_assets.lib.lineage import lineage_of, may_be_promoted
 from ct_assets.lib.model_assets import common, line_of, model_key, of_lines, releases_of
 from ct_assets.lib.monitoring_reports import read_report
 from ct_assets.lib.promotion import why_not_by_automation
 from ct_assets.lib.provenance import code_version
+from ct_assets.lib.seen import not_learned, unseen
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
 
@@ -114,13 +115,16 @@ def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) 
     held = held_release(releases, spec.gate, event_time(lake.ledger(), line))
     compared = [release for release in (champion, held) if release is not None]
     kept = read_examples(lake.lake(), snapshot, "holdout")
-    holdout = unseen(lake.lake(), releases, challenger.version, compared, kept)
+    id_column = spec.events.id_column
+    holdout = unseen(lake.lake(), releases, challenger.version, snapshot, compared, kept, id_column)
     task, column = task_of(spec), spec.baseline.column
     naive_examples = read_examples(lake.lake(), snapshot, "train", ["label", *([column] if column else [])])
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
     reigning = _Scorer(spec, releases.load(champion, spec)) if champion else None
     rolled_back = _Scorer(spec, releases.load(held, spec)) if held else None
     older = lineage_of(releases, challenger.version).kept_back(lake.lake(), spec, snapshot)
+    if older is not None:
+        older = not_learned(lake.lake(), releases, compared, older, id_column)
     verdict = validate_new_model(
         model,
         reigning,

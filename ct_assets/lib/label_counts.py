@@ -18,10 +18,10 @@ from ct_assets.core.strategies import reachable
 from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
 from ct_assets.lake.engine import quoted
+from ct_assets.lake.evaluation_window import Growth, division_of, evaluation_window, label_problem
 from ct_assets.lake.examples import INSTANT, MATURES, maturing, partition_of, scored_name
 from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
-from ct_assets.lake.training_set import division_of, label_problem
 from ct_assets.lib.outcomes import CORRECTIONS, days_of_maturity, outcomes_name, read_outcomes
 
 FOREVER = pd.Timestamp("2200-01-01", tz="UTC")
@@ -136,24 +136,32 @@ WHERE {which} AND {column} NOT IN ('{MISSING_CATEGORY}', '') GROUP BY {column}
 """
 
 
-def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> str:
+def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp, growth: Growth | None = None) -> str:
     """Why a training of a line as of a moment could not end in a judged model; empty if nothing stands in its way.
 
     It would have to learn from the mature examples, and be judged on the newest of them: there have to be some of both,
     with labels that came in time, and those that the strategy chooses of the first have to differ in their labels.
+
+    Args:
+        lake: Where outcomes are.
+        spec: The model.
+        line: It, or one of its segments.
+        as_of: The moment.
+        growth: How the evaluation window may grow.
     """
     window = Window(None, partition_of(as_of - INSTANT))
     if not lake.has_rows(outcomes_name(spec), window):
         return "nothing that was scored has a label yet"
-    task, (split_by, split_at) = task_of(spec), division_of(spec, as_of)
     told = _mature_labels(lake, spec, line, as_of)
     labelled = told.dropna(subset="label").reset_index(drop=True)
+    judged = evaluation_window(spec, labelled, as_of, growth)
+    split_by, split_at = division_of(spec, as_of, judged.days)
     by_maturity = split_by == MATURES
     division = divide(labelled["event_timestamp"], labelled["matures"], split_at, by_maturity)
     since = f"events that {'matured' if by_maturity else 'were predicted'} since {split_at.isoformat()}"
     if not division.holdout.any():
         return f"of the {since} none has a label, to judge a challenger on"
-    if problem := label_problem(spec, told, split_by, split_at):
+    if problem := label_problem(spec, told, split_by, split_at) or judged.shortage:
         return problem
     older = labelled[division.train]
     if older.empty:
@@ -162,7 +170,7 @@ def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) ->
             f"prediction to judge on: {division.holdout.sum()} are {since}, and {division.embargoed} matured later"
         )
     labels = older["label"].iloc[reachable(spec.strategy, older["event_timestamp"])]
-    if labels.nunique() < task.fewest_values:
+    if labels.nunique() < (task := task_of(spec)).fewest_values:
         return f"the {len(labels)} examples to learn from have one class only; expected {task.needs}"
     return ""
 

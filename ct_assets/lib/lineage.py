@@ -1,12 +1,11 @@
 """Trainings that go on from the champion of their moment; none of a lineage sees what its first one kept back."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ct_assets.core.artifact import load_model
@@ -18,7 +17,7 @@ from ct_assets.core.lesson import Start
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.strategies import StrategySpec
 from ct_assets.lake.lake import Lake
-from ct_assets.lake.releases import Release, Releases
+from ct_assets.lake.releases import Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
 
 
@@ -95,7 +94,7 @@ def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, est
         return Lineage()
     identity = _identity(spec, snapshot, estimator)
     champion = releases.champion_at(pd.Timestamp(snapshot.as_of))
-    record = None if champion is None else _record(releases, champion.version)
+    record = None if champion is None else training_of(releases, champion.version)
     if champion is None or record is None or record.get("lineage", {}).get("digest") != identity:
         return Lineage(identity, _reference(spec, snapshot))
     former = _read(record["lineage"])
@@ -112,46 +111,21 @@ def find_lineage(releases: Releases, spec: ModelSpec, snapshot: TrainingSet, est
     )
 
 
+def training_of(releases: Releases, version: str) -> Mapping[str, Any] | None:
+    """What was recorded of the training of a version; None if nothing was."""
+    found = [r for r in releases.ledger.records(TRAINING, releases.model) if r.evidence["version"] == version]
+    return found[-1].evidence if found else None
+
+
 def may_be_promoted(releases: Releases, version: str) -> bool:
     """Whether automation may promote a version if it passes: not so for an experiment by hand."""
-    record = _record(releases, version)
+    record = training_of(releases, version)
     return record is None or bool(record.get("promote", True))
-
-
-def unseen(
-    lake: Lake, releases: Releases, version: str, compared: Iterable[Release], rows: pd.DataFrame
-) -> pd.DataFrame:
-    """The rows that neither a version nor any of the releases that it is compared with has learned from.
-
-    A model that went on from another one has learned what that one has, whose evaluation may have been shorter.
-    """
-    kept = np.ones(len(rows), dtype=bool)
-    chains = [_learned(lake, releases, version, None)]
-    chains += [_learned(lake, _of(releases, each), each.version, each.training_set) for each in compared]
-    for snapshot in (each for chain in chains for each in chain):
-        moments = rows[snapshot.split_by if snapshot.split_by in rows else "event_timestamp"]
-        kept &= (moments >= pd.Timestamp(snapshot.split_at)).to_numpy()
-    return rows[kept].reset_index(drop=True)
-
-
-def _of(releases: Releases, release: Release) -> Releases:
-    """The releases of the line that a release belongs to: a segment may be compared with the pooled model's."""
-    pooled = releases.pooled
-    return pooled if pooled is not None and release.model == pooled.model else releases
-
-
-def _learned(lake: Lake, releases: Releases, version: str, training_set: str | None) -> Iterator[TrainingSet]:
-    """The training sets that a version learned from, its own (if named) and those of what it went on from."""
-    if training_set is not None:
-        yield load_training_set(lake, training_set)
-    before = lineage_of(releases, version).started_from
-    if before is not None:
-        yield from _learned(lake, releases, before["version"], before["training_set"])
 
 
 def lineage_of(releases: Releases, version: str) -> Lineage:
     """Where a version comes from, as it was recorded; the empty one for a training of none."""
-    record = _record(releases, version)
+    record = training_of(releases, version)
     return _read(record["lineage"]) if record and "lineage" in record else Lineage()
 
 
@@ -174,11 +148,6 @@ def _reference(spec: ModelSpec, snapshot: TrainingSet) -> tuple[str, str] | None
         return None
     end = pd.Timestamp(snapshot.split_at)
     return (end - spec.strategy.reference).isoformat(), end.isoformat()
-
-
-def _record(releases: Releases, version: str) -> Mapping[str, Any] | None:
-    found = [r for r in releases.ledger.records(TRAINING, releases.model) if r.evidence["version"] == version]
-    return found[-1].evidence if found else None
 
 
 def _read(content: Mapping[str, Any]) -> Lineage:

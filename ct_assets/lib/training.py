@@ -32,6 +32,7 @@ from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, 
 from ct_assets.lib.promotion import OtherOpponentError, PromotionError, promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.lib.recovery import REQUESTED_BY
+from ct_assets.lib.seen import growth_of
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
@@ -99,7 +100,8 @@ def _training_set(spec: ModelSpec, domain: Domain) -> dg.AssetsDefinition:
         views = service_versions(store, spec.feature_service)
         features = FeatureVersions(views, versions_digest(views))
         first = pd.Timestamp(domain.first_day, tz="UTC")
-        snapshot = build_training_set(lake.lake(), store, spec, as_of, first, features, line.segment)
+        growth = growth_of(lake.lake(), releases_of(lake, line), spec, as_of)
+        snapshot = build_training_set(lake.lake(), store, spec, as_of, first, features, line.segment, growth)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": snapshot.train_rows + snapshot.holdout_rows,
@@ -195,6 +197,7 @@ def train_and_register(
         "environment_digest": environment_digest(),
         "train_rows": snapshot.train_rows,
         "fitted": asdict(trained.fitted),
+        **_window_facts(spec, snapshot),
         **lineage.facts(spec),
     }
     measured = {"fit_seconds": trained.seconds, "peak_mb": trained.peak_mb, "artifact_mb": len(trained.payload) / 1e6}
@@ -220,6 +223,13 @@ def train_and_register(
         key=f"training/{line.name}/{training}",
     )
     return version, {**_plain(facts), **measured}
+
+
+def _window_facts(spec: ModelSpec, snapshot: TrainingSet) -> dict[str, Any]:
+    """The evaluation window, where it is longer than the spec declares."""
+    if snapshot.evaluation_days <= spec.evaluation_days:
+        return {}
+    return {"evaluation_days": snapshot.evaluation_days, "declared_evaluation_days": spec.evaluation_days}
 
 
 def _is_experiment(

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ct_assets.core.division import divide
 from ct_assets.core.gate import GatePolicy
 from ct_assets.core.policy import RetrainPolicy
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
 from ct_assets.core.verdict import Verdict
-from ct_assets.lake.dataset import to_parquet
+from ct_assets.lake.dataset import MATURES
 from ct_assets.lake.releases import Release, Releases
+from ct_assets.lake.row_blocks import write_blocks
 from ct_assets.lake.training_set import TrainingSet
 from ct_assets.lib.evaluation import judge
 from ct_assets.lib.promotion import promote, rollback
@@ -69,31 +71,39 @@ class JudgedWorld:
     def releases(self) -> Releases:
         return Releases(self.home, self.line, self.lake.ledger())
 
-    def snapshot(self, days: int, evaluation_days: int = HOLDOUT, **columns: Any) -> TrainingSet:
-        """All examples of the first days, as of the end of the day after; `columns` are added or take others' place."""
+    def snapshot(self, days: int, evaluation_days: int = HOLDOUT, reach: int = 1, **columns: Any) -> TrainingSet:
+        """All examples of the first days, each mature after `reach` days, as of the end of the day after.
+
+        `columns` are added or take others' place.
+        """
         random = np.random.default_rng(0)
         x, z = random.normal(size=(2, 120 * A_DAY))
         label = (random.random(len(x)) < 1 / (1 + np.exp(-2 * x))).astype("int8")
         moments = START + np.repeat(np.arange(120), A_DAY) * DAY
         whole = pd.DataFrame({"id": np.arange(len(x)), "event_timestamp": moments, "x": x, "z": z, "label": label})
-        frame = whole.head(days * A_DAY).assign(**columns)
+        frame = whole.head(days * A_DAY).assign(
+            **{MATURES: lambda rows: rows["event_timestamp"] + reach * DAY, **columns}
+        )
         split_at = START + (days - evaluation_days) * DAY
-        train = frame["event_timestamp"] < split_at
-        payload = to_parquet(pa.Table.from_pandas(frame, preserve_index=False))
+        parts = divide(frame["event_timestamp"], frame[MATURES], split_at)
+        rows = pa.Table.from_pandas(frame, preserve_index=False)
+        blocks = write_blocks(self.home / "training_sets" / "rows", rows)
         made = TrainingSet(
-            rows_digest=hashlib.sha256(payload).hexdigest(),
+            rows_digest=hashlib.sha256("\n".join(blocks).encode()).hexdigest(),
             model=self.line.name,
             as_of=day(days + 1).isoformat(),
             split_at=split_at.isoformat(),
-            train_rows=int(train.sum()),
-            holdout_rows=int((~train).sum()),
-            positives=int(frame.loc[train, "label"].sum()),
+            train_rows=int(parts.train.sum()),
+            holdout_rows=int(parts.holdout.sum()),
+            positives=int(frame.loc[parts.train, "label"].sum()),
             feature_service="m_v1",
             feature_versions={"view": "1"},
+            holdout_starts=parts.starts.isoformat(),
+            blocks=blocks,
+            evaluation_days=evaluation_days,
         )
         folder = self.home / "training_sets" / made.digest
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "data.parquet").write_bytes(payload)
         (folder / "manifest.json").write_text(json.dumps(asdict(made)))
         return made
 

@@ -84,7 +84,7 @@ def the_gate_gets_enough_rows(model: Examined) -> Iterator[Finding]:
             "evaluation_days",
             f"{spec.evaluation_days} days bring about {expected:.0f} events, and the gate wants {spec.gate.min_rows}",
             "days that bring as many labelled rows as gate.min_rows",
-            "the gate will reject every challenger: raise evaluation_days, or lower gate.min_rows",
+            "a first verdict is inconclusive, and the days grow with it: raise evaluation_days, or lower gate.min_rows",
         )
 
 
