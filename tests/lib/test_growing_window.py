@@ -1,5 +1,7 @@
 """A rare class: decisions go on until there is a verdict, as the evaluation window grows after one that was none."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,9 +92,9 @@ def test_no_training_is_begun_that_could_not_be_judged_and_the_decision_says_why
     waiting = [r.evidence["decision"] for r in of_kind(decided, SKIP)]
     reasons = {each["reasons"]["untrainable"] for each in waiting if each["blocked_by"] == "untrainable"}
     grown = sorted(reason for reason in reasons if "a verdict was inconclusive" in reason)
-    for days, reason in enumerate(grown[:3], 2):
-        assert f"the evaluation window may have {days} days by now" in reason
-        assert "test rows are of the rarer class, at least 4 needed" in reason
+    lengths = [int(re.findall(r"the evaluation window may have (\d+) days by now", reason)[0]) for reason in grown]
+    assert {2, 3, 4, 5, 6} <= {*lengths}
+    assert all("test rows are of the rarer class, at least 4 needed" in r or "one class" in r for r in grown)
 
 
 def test_no_row_is_judged_on_that_what_serves_has_learned_from(decided: LakeResource) -> None:
