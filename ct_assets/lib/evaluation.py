@@ -115,8 +115,7 @@ def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) 
     held = held_release(releases, spec.gate, event_time(lake.ledger(), line))
     compared = [release for release in (champion, held) if release is not None]
     kept = read_examples(lake.lake(), snapshot, "holdout")
-    id_column = spec.events.id_column
-    holdout = unseen(lake.lake(), releases, challenger.version, snapshot, compared, kept, id_column)
+    holdout = unseen(lake.lake(), releases, spec, challenger.version, snapshot, compared, kept)
     task, column = task_of(spec), spec.baseline.column
     naive_examples = read_examples(lake.lake(), snapshot, "train", ["label", *([column] if column else [])])
     model = _Scorer(spec, load_artifact(challenger.artifact, challenger.tags["artifact_digest"], spec.trusted_types))
@@ -124,7 +123,7 @@ def judge(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version) 
     rolled_back = _Scorer(spec, releases.load(held, spec)) if held else None
     older = lineage_of(releases, challenger.version).kept_back(lake.lake(), spec, snapshot)
     if older is not None:
-        older = not_learned(lake.lake(), releases, compared, older, id_column)
+        older = not_learned(lake.lake(), releases, spec, compared, older)
     verdict = validate_new_model(
         model,
         reigning,

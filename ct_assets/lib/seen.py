@@ -50,8 +50,9 @@ class Lesson:
     as_of: str
     lineage: Lineage
 
-    def seen(self, lake: Lake, id_column: str) -> Seen:
+    def seen(self, lake: Lake, spec: ModelSpec) -> Seen:
         """What was learned from in it: the rows of its training set, if that is still there."""
+        id_column = spec.events.id_column
         try:
             snapshot = load_training_set(lake, self.training_set)
             matures = MATURES if snapshot.blocks else "event_timestamp"
@@ -59,7 +60,7 @@ class Lesson:
         except FileNotFoundError:
             # Of a training set that is lost nobody knows the rows: it may have had all that was known then.
             return Seen(pd.Index([]), pd.Timestamp(self.as_of))
-        rows = self.lineage.for_training(rows)
+        rows = self.lineage.for_training(spec, rows)
         return Seen(pd.Index(rows[id_column]), rows[matures].max() if len(rows) else None)
 
 
@@ -84,11 +85,11 @@ def lessons_of(releases: Releases, version: str, training_set: str, as_of: str) 
 def unseen(
     lake: Lake,
     releases: Releases,
+    spec: ModelSpec,
     version: str,
     snapshot: TrainingSet,
     compared: Iterable[Release],
     rows: pd.DataFrame,
-    id_column: str,
 ) -> pd.DataFrame:
     """The rows of which neither a version nor any release that it is compared with knows anything.
 
@@ -99,27 +100,27 @@ def unseen(
     Args:
         lake: Where the training sets are.
         releases: Those of the version's line.
+        spec: The model.
         version: What is judged.
         snapshot: Its training set.
         compared: What it is compared with.
         rows: With the id and `event_timestamp`.
-        id_column: Column of the id.
     """
     lessons = [*lessons_of(releases, version, snapshot.digest, snapshot.as_of)]
     lessons += [lesson for each in compared for lesson in _lessons_of_release(releases, each)]
     kept = np.ones(len(rows), dtype=bool)
     for lesson in _different(lessons):
-        kept &= lesson.seen(lake, id_column).unseen(rows, id_column).to_numpy(dtype=bool)
+        kept &= lesson.seen(lake, spec).unseen(rows, spec.events.id_column).to_numpy(dtype=bool)
     return rows[kept].reset_index(drop=True)
 
 
 def not_learned(
-    lake: Lake, releases: Releases, compared: Iterable[Release], rows: pd.DataFrame, id_column: str
+    lake: Lake, releases: Releases, spec: ModelSpec, compared: Iterable[Release], rows: pd.DataFrame
 ) -> pd.DataFrame:
     """The rows that are no examples of any of the releases, whenever they were predicted."""
     lessons = _different(lesson for each in compared for lesson in _lessons_of_release(releases, each))
-    known = [lesson.seen(lake, id_column).ids for lesson in lessons]
-    return rows[~np.any([rows[id_column].isin(ids) for ids in known], axis=0)] if known else rows
+    known = [lesson.seen(lake, spec).ids for lesson in lessons]
+    return rows[~np.any([rows[spec.events.id_column].isin(ids) for ids in known], axis=0)] if known else rows
 
 
 def growth_of(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> Growth | None:
@@ -144,7 +145,7 @@ def growth_of(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timesta
         for release in (serves, rolled_back)
         if release is not None
         for lesson in _lessons_of_release(releases, release)
-        if (until := lesson.seen(lake, spec.events.id_column).until) is not None
+        if (until := lesson.seen(lake, spec).until) is not None
     ]
     return Growth(max(known, default=None))
 

@@ -123,7 +123,7 @@ def test_a_model_that_went_on_from_others_has_learned_what_they_have(home: Path)
     snapshot = world.snapshot(20, evaluation_days=10, id=np.arange(20 * A_DAY) + 10**6)
     second = world.train(snapshot)
     rows = read_examples(world.lake.lake(), world.snapshot(24, evaluation_days=22), "holdout")
-    found = unseen(world.lake.lake(), world.releases, second.version, snapshot, [], rows, "id")
+    found = unseen(world.lake.lake(), world.releases, world.spec, second.version, snapshot, [], rows)
     assert (rows["event_timestamp"].min(), found["event_timestamp"].min()) == (day(2), day(16))
 
 
