@@ -192,7 +192,7 @@ class Plant:
 
     def train(self, day: str) -> None:
         """Train, judge and promote a first champion."""
-        registry = RegistryResource(lake=self.resource)
+        registry = RegistryResource(home=self.resource.home)
         views = service_versions(self.store, SPEC.feature_service)
         features = FeatureVersions(views, versions_digest(views))
         snapshot = build_training_set(self.lake, self.store, SPEC, end_of(day), FIRST, features)

@@ -264,7 +264,7 @@ def rollback(
     lake = LakeResource(home=str(_home()))
     try:
         line = _line(model, segment)
-        release = roll_back(lake, RegistryResource(lake=lake), line, _told(reason), to or None)
+        release = roll_back(lake, RegistryResource(home=lake.home), line, _told(reason), to or None)
     except (ValueError, FileNotFoundError) as error:
         _fail(error)
     serves = f"{line.name} is served by version {release.version} of {release.model} (as of {release.as_of[:10]})"
@@ -286,7 +286,7 @@ def promote(
     from ct_assets.resources.registry import RegistryResource
 
     lake = LakeResource(home=str(_home()))
-    registry = RegistryResource(lake=lake)
+    registry = RegistryResource(home=lake.home)
     line = _line(model, segment)
     try:
         chosen = registry.version(line.registered, version)

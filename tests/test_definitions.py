@@ -95,7 +95,7 @@ def test_every_resource_finds_the_home_of_the_environment(
     resources = definitions.resources or {}
     assert set(resources) == {"duckdb", "lake", "feast", "registry"}
     assert resources["lake"].path == tmp_path
-    assert resources["feast"].lake.path == tmp_path
+    assert resources["feast"].path == tmp_path
     assert str(tmp_path) in resources["registry"].uri
 
 

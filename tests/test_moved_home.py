@@ -14,7 +14,6 @@ from ct_assets.lake.lake import Lake
 from ct_assets.lib.features import publish
 from ct_assets.lib.instance import open_instance
 from ct_assets.resources.feast import feature_store
-from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, RegistryResource
 
 NOON = pd.Timestamp("2013-03-01T12:00Z")
@@ -22,7 +21,7 @@ PLANES = {"tailnum": ["N1", "N2"], "event_timestamp": NOON, "created": NOON}
 
 
 def registry_of(home: Path) -> RegistryResource:
-    return RegistryResource(lake=LakeResource(home=str(home)))
+    return RegistryResource(home=str(home))
 
 
 def train(home: Path, training: str) -> Path:

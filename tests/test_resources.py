@@ -19,13 +19,13 @@ def test_the_lake_of_the_definitions_is_queried_by_their_duckdb() -> None:
     resources = defs().resources or {}
     assert isinstance(resources["duckdb"], DuckDBResource)
     lake = resources["lake"]
-    assert lake.nested_resources["duckdb"] is resources["duckdb"]
+    assert lake is resources["duckdb"]
     shown = defs().get_repository_def().get_top_level_resources()
     assert {"duckdb", "lake", "feast", "registry"} <= shown.keys()
 
 
 def test_an_asset_queries_the_lake_with_the_threads_that_duckdb_was_given(tmp_path: Path) -> None:
-    lake = LakeResource(home=str(tmp_path), duckdb=InMemoryDuckDB(threads=3))
+    lake = LakeResource(home=str(tmp_path), threads=3)
     known_at = pa.array([pd.Timestamp("2020-01-01", tz="UTC")], pa.timestamp("us", "UTC"))
     lake.lake().dataset("numbers").write("2020-01-01", pa.table({"n": [7], "known_at": known_at}))
     found = {}

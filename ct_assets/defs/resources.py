@@ -3,7 +3,6 @@
 import dagster as dg
 
 from ct_assets.lib.liveness import in_process_alive
-from ct_assets.resources.duckdb import InMemoryDuckDB
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
@@ -15,14 +14,13 @@ def resources() -> dg.Definitions:
 
     A process of its own for each step would import Feast again for seconds of work.
     """
-    duckdb = InMemoryDuckDB()
-    lake = LakeResource(duckdb=duckdb)
+    lake = LakeResource()
     return dg.Definitions(
         resources={
-            "duckdb": duckdb,
+            "duckdb": lake,
             "lake": lake,
-            "feast": FeastResource(lake=lake),
-            "registry": RegistryResource(lake=lake),
+            "feast": FeastResource(),
+            "registry": RegistryResource(),
         },
         executor=in_process_alive,
     )

@@ -271,10 +271,9 @@ def _warm_up(home: Path) -> None:
     for module in ("skops.io", "sklearn.ensemble", "ct_assets.lib.report"):
         import_module(module)
     from ct_assets.resources.feast import feature_store
-    from ct_assets.resources.lake import LakeResource
     from ct_assets.resources.registry import RegistryResource
 
-    RegistryResource(lake=LakeResource(home=str(home))).client()
+    RegistryResource(home=str(home)).client()
     feature_store(home)
 
 

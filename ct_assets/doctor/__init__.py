@@ -18,7 +18,6 @@ from ct_assets.lake.declaration import DeclarationError
 from ct_assets.lib.diagnosis import Deployment, Examined, Finding, examine, examine_deployment
 from ct_assets.lib.diagnosis.declared import Declared, declared
 from ct_assets.resources.feast import definitions
-from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
 
 MODELS = Path(__file__).parents[1] / "defs" / "models"
@@ -50,7 +49,7 @@ def diagnose(home: Path, model: str = "", models: Path = MODELS, package: str = 
         if folder.spec is not None:
             found += examine(Examined(folder.spec, sources, folder.feature_sets, repository, home, folder.file))
     if not model:
-        uri = RegistryResource(lake=LakeResource(home=str(home))).uri
+        uri = RegistryResource(home=str(home)).uri
         found += examine_deployment(Deployment(home, sources, uri))
     return found
 

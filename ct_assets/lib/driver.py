@@ -11,7 +11,7 @@ import time
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,8 @@ class Driver:
         self._saved_at = float("-inf")
         self._loop = asyncio.new_event_loop()
         weakref.finalize(self, self._loop.close)
+        self._exit = ExitStack()
+        weakref.finalize(self, self._exit.close)
         repository = defs.get_repository_def()
         self._graph: AssetGraph = repository.asset_graph
         self._job = defs.resolve_implicit_global_asset_job_def()
@@ -124,6 +126,7 @@ class Driver:
         # What failed is asked for again here without a wait between ticks.
         others = [s for s in sensors if s not in self._automation and not DAEMON_ONLY.items() <= s.tags.items()]
         self._reporting = [s for s in others if s.sensor_type.value == "STANDARD"]
+        self._resources = self._opened({key for sensor in self._reporting for key in sensor.required_resource_keys})
         self._targets = {s.name: self._conditioned(s) for s in self._automation}
         # Conditions that look at what else is requested in the same tick; others wait until something is made.
         self._same_tick = {
@@ -334,6 +337,12 @@ class Driver:
                 self._dirty.add(key)
                 todo.extend(child for child in self._graph.get(key).child_keys if child in self._same_tick)
 
+    def _opened(self, keys: set[str]) -> dict[str, dg.ResourceDefinition]:
+        """What the sensors ask for, set up once and not at each tick, which would take longer than the tick."""
+        resources = {key: resource for key, resource in (self.defs.resources or {}).items() if key in keys}
+        opened = self._exit.enter_context(dg.build_resources(resources, instance=self.instance))
+        return {key: dg.ResourceDefinition.hardcoded_resource(getattr(opened, key)) for key in keys}
+
     def _report(self) -> tuple[bool, int]:
         """Evaluate the sensors that report what happened outside: whether one saw a change, and how many events."""
         changed, reported = False, 0
@@ -342,7 +351,7 @@ class Driver:
             with dg.build_sensor_context(
                 instance=self.instance,
                 cursor=self._sensor_cursors.get(sensor.name),
-                resources={k: v for k, v in (self.defs.resources or {}).items() if k in sensor.required_resource_keys},
+                resources={key: self._resources[key] for key in sensor.required_resource_keys},
                 definitions=self.defs,
             ) as context:
                 tick = sensor.evaluate_tick(context)

@@ -15,8 +15,7 @@ import yaml
 
 from ct_assets.lake.dataset import Dataset
 from ct_assets.lake.declaration import DeclarationError
-from ct_assets.lake.paths import write_atomically
-from ct_assets.resources.lake import LakeResource
+from ct_assets.lake.paths import default_home, write_atomically
 
 if TYPE_CHECKING:
     from feast import FeatureStore, RepoConfig
@@ -32,14 +31,19 @@ class FeastResource(dg.ConfigurableResource):
     """The feature store under a home; opened once per process.
 
     Attributes:
-        lake: Names the home.
+        home: `$CT_HOME`; empty for the default.
     """
 
-    lake: LakeResource
+    home: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The home as a path."""
+        return Path(self.home) if self.home else default_home()
 
     def store(self) -> "FeatureStore":
         """The feature store, with the repository's definitions applied."""
-        return feature_store(self.lake.path)
+        return feature_store(self.path)
 
 
 def feature_store(home: Path) -> "FeatureStore":

@@ -2,9 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import dagster as dg
 
 from ct_assets.core.ledger import Ledger
 from ct_assets.lake.lake import Lake
@@ -12,22 +9,18 @@ from ct_assets.lake.paths import default_home
 from ct_assets.resources.duckdb import InMemoryDuckDB
 
 
-class LakeResource(dg.ConfigurableResource):
-    """Data and decisions under one home.
+class LakeResource(InMemoryDuckDB):
+    """Data and decisions under one home, and DuckDB to query them.
+
+    It is a DuckDB resource and has none: Dagster makes a nested resource anew, with its schema, for each run and tick.
 
     Attributes:
         home: `$CT_HOME`; empty for the default.
-        duckdb: What queries the data.
         report_url: Where the server shows reports.
     """
 
     home: str = ""
-    duckdb: InMemoryDuckDB = InMemoryDuckDB()
     report_url: str = "http://127.0.0.1:8000"
-
-    def __init__(self, **data: Any) -> None:
-        # Dagster takes the default of a nested resource for a missing one.
-        super().__init__(**{"duckdb": InMemoryDuckDB(), **data})
 
     @property
     def path(self) -> Path:
@@ -36,7 +29,7 @@ class LakeResource(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The lake under this home."""
-        return Lake(self.path, self.duckdb.get_connection)
+        return Lake(self.path, self.get_connection)
 
     def ledger(self) -> Ledger:
         """The decision records under this home."""

@@ -15,8 +15,7 @@ from urllib.request import url2pathname
 
 import dagster as dg
 
-from ct_assets.lake.paths import create_database
-from ct_assets.resources.lake import LakeResource
+from ct_assets.lake.paths import create_database, default_home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,19 +54,22 @@ class RegistryResource(dg.ConfigurableResource):
     """MLflow at `tracking_uri`.
 
     Attributes:
-        lake: Names the home.
+        home: `$CT_HOME`; empty for the default.
         tracking_uri: Any MLflow server or database; empty for SQLite under the home.
     """
 
-    lake: LakeResource
+    home: str = ""
     tracking_uri: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The home as a path."""
+        return Path(self.home) if self.home else default_home()
 
     @property
     def uri(self) -> str:
         """Where MLflow keeps runs and versions."""
-        return (
-            self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.lake.path}/mlflow/mlflow.db"
-        )
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path}/mlflow/mlflow.db"
 
     @property
     def file(self) -> Path | None:
@@ -175,7 +177,7 @@ class RegistryResource(dg.ConfigurableResource):
     @property
     def _artifacts(self) -> Path:
         """Where artifacts lie, unless a server says otherwise."""
-        return self.lake.path / "mlflow" / "artifacts"
+        return self.path / "mlflow" / "artifacts"
 
     def _ensure(self, name: str) -> str:
         """The experiment of a model, made on first use with its registered model."""
@@ -230,7 +232,7 @@ class RegistryResource(dg.ConfigurableResource):
         """A remote artifact's copy under the home, downloaded once: its digest names it, and every load checks it."""
         from mlflow.artifacts import download_artifacts
 
-        kept = self.lake.path / "models" / tags["artifact_digest"]
+        kept = self.path / "models" / tags["artifact_digest"]
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent) as aside:

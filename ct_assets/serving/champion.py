@@ -88,7 +88,7 @@ class Champions:
         self.poll_seconds = poll_seconds
         self.metrics = metrics
         lake = LakeResource(home=str(home))
-        self.watch = RegistryWatch(RegistryResource(lake=lake), feature_registry_file(home), poll_seconds, metrics)
+        self.watch = RegistryWatch(RegistryResource(home=str(home)), feature_registry_file(home), poll_seconds, metrics)
         self._ledger = lake.ledger()
         self._slots = {Line(name): _Slot() for name in self.specs}
         self._moves: dict[Line, str | None] = {}

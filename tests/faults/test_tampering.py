@@ -71,7 +71,7 @@ class Platform:
 def platform(calm: Driven, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Platform]:
     monkeypatch.setenv("CT_HOME", str(calm.home))
     lake = LakeResource(home=str(calm.home))
-    registry = RegistryResource(lake=lake)
+    registry = RegistryResource(home=lake.home)
     pointed = {alias: registry.get(MODEL, alias) for alias in (CHALLENGER, CHAMPION)}
     with open_instance(calm.home) as instance:
         drivers = [Driver(d, instance, tmp_path / n) for d, n in ((defs, "usual"), (location(IMPOSSIBLE), "strict"))]

@@ -48,7 +48,7 @@ def location(spec: ModelSpec) -> dg.Definitions:
         build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
         build_recovery(spec.owner, Retries(attempts=ATTEMPTS, seconds=0.5), minimum_interval_seconds=1),
         dg.Definitions(
-            resources={"lake": lake, "feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)},
+            resources={"lake": lake, "feast": FeastResource(), "registry": RegistryResource()},
             executor=in_process_alive,
         ),
     )

@@ -65,7 +65,7 @@ class JudgedWorld:
     def __init__(self, home: Path, spec: ModelSpec, segment: str | None = None) -> None:
         self.home, self.spec, self.line = home, spec, Line(spec.name, segment)
         self.lake = LakeResource(home=str(home))
-        self.registry = RegistryResource(lake=self.lake)
+        self.registry = RegistryResource(home=self.lake.home)
 
     @property
     def releases(self) -> Releases:

@@ -56,7 +56,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> LakeResource:
     made.arrive(DAYS)
     lake = LakeResource(home=str(home))
     for number in range(DAYS):
-        decide(made, lake, RegistryResource(lake=lake), number)
+        decide(made, lake, RegistryResource(home=lake.home), number)
     return lake
 
 

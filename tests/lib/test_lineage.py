@@ -70,7 +70,7 @@ class World:
         self.spec = spec
         self.line = Line(spec.name)
         self.lake = LakeResource(home=str(home))
-        self.registry = RegistryResource(lake=self.lake)
+        self.registry = RegistryResource(home=self.lake.home)
         self.home = home
 
     def snapshot(self, days: int, turned_from: int | None = None) -> TrainingSet:

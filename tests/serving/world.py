@@ -141,7 +141,7 @@ class World:
         self.home = home
         self.lake = LakeResource(home=str(home))
         self.ledger = self.lake.ledger()
-        self.registry = RegistryResource(lake=self.lake)
+        self.registry = RegistryResource(home=self.lake.home)
         self._trained: dict[tuple[str, int], Trained] = {}
         self.apply_service(SERVICE)
         self.write("network_delays", {"network": ["all"]}, network_mean_3h=[9.5], network_late_3h=[0.2])
