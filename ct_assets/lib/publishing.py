@@ -3,7 +3,8 @@
 A row's `created` is the time from which on the server has it. A live group is published as it arrives, so `created` is
 the time of the publication; what a recorded group, or a backfill from before the group went live, would have been
 published at is what its SQL says plus the feature set's `publication_delay`. Historical retrieval filters by `created`,
-so training and gate have exactly what the server had.
+so training and gate have exactly what the server had. A live row also has `online_at`, the clock after the online store
+had taken it: the daily parity check measures by it whether `created` is true.
 """
 
 from collections.abc import Sequence
@@ -21,14 +22,17 @@ from ct_assets.lake.dataset import WHOLE, DataFile, Dataset
 from ct_assets.lake.engine import fetch, quoted
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
+from ct_assets.lib.online_rows import UTC_US, as_online, last_of
 from ct_assets.lib.partitions import end_of
+from ct_assets.lib.restoring import restore_if_lost
 
 if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView
+    from feast import FeatureStore
 
-UTC_US = pa.timestamp("us", "UTC")
 LIVE_SINCE = "live_since"
 """File in a view's dataset with the partition from which on its rows were published as they arrived."""
+ONLINE_AT = "online_at"
+"""Column of live rows: when the online store had them."""
 LATE = pd.Timedelta(days=1)
 """A partition that ended longer ago than this, and is the first of its view, is a backfill."""
 MOST_FILES = 24
@@ -42,16 +46,15 @@ class Availability:
     Attributes:
         live: Whether they are published as they arrive, and are available from `now` on.
         delay: Otherwise: how long after the SQL's `created` they would have been.
-        now: Time of the publication; none of its rows is available later. The present when None.
+        now: Time of the publication; none of its rows is available later. The clock's when None.
     """
 
     live: bool = False
     delay: timedelta = timedelta(0)
     now: datetime | None = None
 
-    @property
-    def published_at(self) -> pa.Scalar:
-        """`now` in microseconds since 1970."""
+    def clock(self) -> pa.Scalar:
+        """The time in microseconds since 1970."""
         return pa.scalar(self.now or datetime.now(UTC), UTC_US).cast(pa.int64())
 
 
@@ -72,14 +75,13 @@ def availability(
     lake: Lake, domain: Domain, view: str, partition: str, delay: timedelta, now: datetime | None = None
 ) -> Availability:
     """How the rows of a partition become available; notes when a view of a live group is first published live."""
-    now = now or datetime.now(UTC)
     if domain.last_day is not None:
         return Availability(delay=delay, now=now)
     dataset = _dataset(lake, view)
     if partition == WHOLE:
         return Availability(live=bool(dataset.partition(WHOLE)), delay=delay, now=now)
     noted = dataset.root / LIVE_SINCE
-    if not noted.exists() and pd.Timestamp(now) < end_of(partition) + LATE:
+    if not noted.exists() and pd.Timestamp(now or datetime.now(UTC)) < end_of(partition) + LATE:
         write_atomically(noted, partition.encode())
     live = noted.exists() and partition >= noted.read_text()
     return Availability(live=live, delay=delay, now=now)
@@ -117,14 +119,15 @@ def publish(
     rows, without_key = _with_keys(table, keys)
     created = rows.column_names.index("created")
     stored = _read(dataset, files, rows.schema)
+    restore_if_lost(lake, store, view)
     if available.live and same:
         rows = _news(lake, rows, stored, keys)
-        times = pc.max_element_wise(_micros(rows["created"]), available.published_at, skip_nulls=False)
+        times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
         rows = rows.set_column(created, "created", times.cast(UTC_US))
         withdrawn = rows.slice(0, 0)
     else:
         shifted = pc.add(_micros(rows["created"]), available.delay // timedelta(microseconds=1))
-        times = pc.min_element_wise(shifted, available.published_at, skip_nulls=False)
+        times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
         rows = rows.set_column(created, "created", times.cast(UTC_US))
         withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
     # Online first: after a crash in between, the lake still says what has to be done.
@@ -134,7 +137,9 @@ def publish(
         dataset.write(partition, rows, name=definition)
     elif not files or rows.num_rows:
         together = len(files) >= MOST_FILES
-        content = pa.concat_tables([stored, rows]) if together else rows
+        online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
+        rows = rows.append_column(ONLINE_AT, online_at)
+        content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
         dataset.write(partition, content, name=definition, append=not together)
     return Published(rows.num_rows, without_key)
 
@@ -227,7 +232,7 @@ def _newest(lake: Lake, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
         return rows
     with lake.connect() as connection:
         connection.register("given", rows)
-        return fetch(connection, f"SELECT * FROM given {_last_of(keys)}")
+        return fetch(connection, f"SELECT * FROM given {last_of(keys)}")
 
 
 def _newest_elsewhere(lake: Lake, dataset: Dataset, partition: str, lost: pa.Table, keys: Sequence[str]) -> pa.Table:
@@ -239,42 +244,4 @@ def _newest_elsewhere(lake: Lake, dataset: Dataset, partition: str, lost: pa.Tab
         connection.register("lost", lost)
         named = ", ".join(map(quoted, keys))
         sql = f"SELECT stored.* FROM read_parquet({paths!r}, union_by_name=true) stored SEMI JOIN lost USING ({named})"
-        return fetch(connection, f"SELECT * FROM ({sql}) {_last_of(keys)}")
-
-
-def _last_of(keys: Sequence[str]) -> str:
-    named = ", ".join(map(quoted, keys))
-    return f"QUALIFY row_number() OVER (PARTITION BY {named} ORDER BY event_timestamp DESC, created DESC) = 1"
-
-
-def as_online(view: "FeatureView", rows: pa.Table) -> list[Any]:
-    """Rows as an online store takes them: key, values by feature, event time, created time.
-
-    Whole numbers go there as they are, and not by way of pandas, which would make floats of those beside a null.
-
-    Raises:
-        ValueError: The rows lack a key or a feature of the view.
-    """
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.type_map import python_values_to_proto_values
-
-    if not rows.num_rows:
-        return []
-    wanted = [*view.entity_columns, *view.features]
-    if missing := [column.name for column in wanted if column.name not in rows.column_names]:
-        raise ValueError(
-            f"rows of view {view.name} lack {', '.join(missing)}; expected every key and feature that the view "
-            "declares: let its SQL yield them"
-        )
-    values = {c.name: python_values_to_proto_values(rows[c.name].to_pylist(), c.dtype.to_value_type()) for c in wanted}
-    names, features = [column.name for column in view.entity_columns], [feature.name for feature in view.features]
-    times = rows["event_timestamp"].cast(UTC_US).to_pylist(), rows["created"].cast(UTC_US).to_pylist()
-    return [
-        (
-            EntityKey(join_keys=names, entity_values=[values[name][row] for name in names]),
-            {name: values[name][row] for name in features},
-            event,
-            created,
-        )
-        for row, (event, created) in enumerate(zip(*times, strict=True))
-    ]
+        return fetch(connection, f"SELECT * FROM ({sql}) {last_of(keys)}")

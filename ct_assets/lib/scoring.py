@@ -1,7 +1,7 @@
 """`scored`: a model's events with their features and the champion's predictions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
@@ -24,6 +24,8 @@ from ct_assets.lib.closing import calendar_key
 from ct_assets.lib.conditions import on_closed_partition
 from ct_assets.lib.features import FeatureSet, feature_key
 from ct_assets.lib.model_assets import common, releases_of
+from ct_assets.lib.parity import compare_day
+from ct_assets.lib.parity_check import parity_check, parity_result
 from ct_assets.lib.partitions import arrival_partitions, end_of, start_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
@@ -47,6 +49,7 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
         partitions_def=arrival_partitions(domain),
         automation_condition=on_closed_partition(calendar, arriving, reference=reference),
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness.scored),
+        check_specs=[parity_check(spec)],
     )
     def scored(context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource) -> dg.MaterializeResult:
         releases = releases_of(lake, Line(spec.name))
@@ -54,23 +57,38 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
             # A source that has been silent since the beginning has no rows of features, and they are missing.
             lake.lake().dataset(f"features/{view}", "event_timestamp").begin()
         if not lake.lake().has_rows(spec.events.source, Window()):
-            return dg.MaterializeResult(metadata={"dagster/row_count": 0, "champion": "none yet"})
-        table, version = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
-        lake.lake().dataset(scored_name(spec), "event_timestamp").write(context.partition_key, table)
+            return dg.MaterializeResult(
+                metadata={"dagster/row_count": 0, "champion": "none yet"}, check_results=[parity_result(spec, [])]
+            )
+        day = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
+        lake.lake().dataset(scored_name(spec), "event_timestamp").write(context.partition_key, day.table)
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": table.num_rows,
-                "dagster/column_schema": arrow_schema(table.schema),
-                "champion": version or "none yet",
-            }
+                "dagster/row_count": day.table.num_rows,
+                "dagster/column_schema": arrow_schema(day.table.schema),
+                "champion": day.version or "none yet",
+            },
+            check_results=[_parity(lake.lake(), feast.store(), spec, domain, context.partition_key, day.events)],
         )
 
     return scored
 
 
-def score_day(
-    lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str
-) -> tuple[pa.Table, str | None]:
+class ScoredDay(NamedTuple):
+    """What became of the events of an arrival partition.
+
+    Attributes:
+        table: The rows to store; without a champion the predictions are missing.
+        version: Of the model's own champion.
+        events: The events with their features, as they were joined.
+    """
+
+    table: pa.Table
+    version: str | None
+    events: pd.DataFrame
+
+
+def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str) -> ScoredDay:
     """Score the events of one arrival partition with the releases that were champions when it began.
 
     Args:
@@ -79,9 +97,6 @@ def score_day(
         releases: Those of the model; a segment's own champion is found through them.
         spec: The model.
         partition: The arrival partition.
-
-    Returns:
-        The rows, and the version of the model's own champion; without a champion the predictions are missing.
     """
     start = start_of(partition)
     events = with_features(store, spec, to_frame(read_events(lake, spec, start, end_of(partition))))
@@ -106,7 +121,18 @@ def score_day(
     found = pa.Schema.from_pandas(frame, preserve_index=False)
     schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in found])
     own = releases.champion_at(start)
-    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), own.version if own else None
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    return ScoredDay(table, own.version if own else None, events)
+
+
+def _parity(
+    lake: Lake, store: Any, spec: ModelSpec, domain: Domain, partition: str, events: pd.DataFrame
+) -> dg.AssetCheckResult:
+    """The day's check of online features; whatever keeps it from comparing fails it, and not the scoring."""
+    try:
+        return parity_result(spec, compare_day(lake, store, spec, domain, partition, events))
+    except Exception as error:
+        return parity_result(spec, [], f"{type(error).__name__}: {error}")
 
 
 def _by_line(

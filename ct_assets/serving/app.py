@@ -22,6 +22,7 @@ from ct_assets.serving.events import add_event_routes, build_events
 from ct_assets.serving.live import Live, Outcome
 from ct_assets.serving.metrics import Metrics
 from ct_assets.serving.pages import add_pages
+from ct_assets.serving.sampling import EVERY_SECONDS, Sampler
 from ct_assets.serving.schemas import (
     InstanceError,
     InstanceReason,
@@ -50,6 +51,7 @@ def create_app(
     *,
     max_body_bytes: int = MAX_BYTES,
     request_seconds: float = SECONDS,
+    logged_every_seconds: float = EVERY_SECONDS,
 ) -> FastAPI:
     """Build the server.
 
@@ -60,20 +62,24 @@ def create_app(
         sources: Those with an `event_type` take events.
         max_body_bytes: Largest body of a request.
         request_seconds: Longest time that a body may take to arrive.
+        logged_every_seconds: Mean time between two predictions of a model whose features are logged.
     """
     metrics = Metrics()
     champions = Champions(specs, home, poll_seconds, metrics)
+    sampler = Sampler(home, logged_every_seconds)
     events = build_events(home, sources)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         champions.start()
+        sampler.start()
         if events:
             events.start()
         try:
             yield
         finally:
             champions.stop()
+            sampler.stop()
             if events:
                 events.stop()
 
@@ -81,7 +87,7 @@ def create_app(
     app.add_middleware(BodyLimits, max_bytes=max_body_bytes, seconds=request_seconds)
     app.add_middleware(_Measured, metrics=metrics, models=frozenset(specs))
     app.add_exception_handler(RequestValidationError, _unreadable)
-    _add_model_routes(app, champions, metrics)
+    _add_model_routes(app, champions, metrics, sampler)
     if events:
         add_event_routes(app, events, metrics)
     _add_operations(app, champions, metrics)
@@ -90,7 +96,7 @@ def create_app(
     return app
 
 
-def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> None:
+def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics, sampler: Sampler) -> None:
     @app.post(
         f"{_PREFIX}{{name}}{_VERB}",
         response_model=PredictResponse,
@@ -109,8 +115,9 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
             raise HTTPException(503, f"{name} cannot predict: {champions.waiting_for(name)}")
         live = serving.own
         try:
-            given = parse_instances(live.spec, live.features.key_types, body.instances)
-            outcome = serving.predict(given, parse_at(body.at, datetime.now(UTC)))
+            given, now = parse_instances(live.spec, live.features.key_types, body.instances), datetime.now(UTC)
+            at = parse_at(body.at, now)
+            outcome = serving.predict(given, at)
         except InstanceError as error:
             raise HTTPException(422, f"{name}: {error}") from error
         except OnlineStoreUnavailable as error:
@@ -118,6 +125,7 @@ def _add_model_routes(app: FastAPI, champions: Champions, metrics: Metrics) -> N
             raise HTTPException(503, f"{name} cannot predict: {error}") from error
         metrics.online_store_up.set(1)
         metrics.answered(name, outcome)
+        sampler.offer(live, given, outcome.features, at, now)
         if outcome.problems:
             return _partial(name, live, outcome)
         return PredictResponse(

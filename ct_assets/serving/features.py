@@ -59,6 +59,11 @@ class _View:
     columns: tuple[str, ...]
     ttl: timedelta | None
 
+    @property
+    def features(self) -> list[str]:
+        """Names of its features that are read."""
+        return [column.removeprefix(f"{self.name}__") for column in self.columns]
+
 
 class FeatureReader:
     """Reads what a model needs through Feast.

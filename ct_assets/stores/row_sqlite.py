@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -136,25 +136,29 @@ class RowSqliteOnlineStore(OnlineStore):
         Raises:
             ValueError: a row has no event time.
         """
-        view, version = _view_key(config, table)
-        layouts: dict[tuple[str, ...], int] = {}
-        rows = []
-        for key, values, event_time, created in data:
-            if event_time is None or event_time is pd.NaT:
-                raise ValueError(f"A row for online view {view!r} has no event time: {str(key).strip()!r}.")
-            names = tuple(values)
-            if names not in layouts:
-                layouts[names] = _layout_id(names)
-            times = _micros(event_time), _created(created)
-            features = RepeatedValue(val=values.values()).SerializeToString()
-            rows.append((view, version, _key_bytes(config, key), *times, layouts[names], features))
-        gone = [(view, version, _key_bytes(config, key), _micros(at), _created(c)) for key, at, c in withdrawn]
+        view = _view_key(config, table)
+        encoded = _encoded(config, table, data)
+        gone = [(*view, _key_bytes(config, key), _micros(at), _created(c)) for key, at, c in withdrawn]
         con = self._connection(config, _connect)
         with _write(con):
-            listed = [(id_, json.dumps(names)) for names, id_ in layouts.items()]
-            con.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", listed)
             con.executemany(_DELETE, gone)
-            con.executemany(_UPSERT, rows)
+            _upsert(con, *encoded)
+
+    def online_restore(
+        self,
+        config: RepoConfig,
+        parts: Iterable[tuple[FeatureView, Sequence[tuple[EntityKey, dict[str, Value], datetime, datetime | None]]]],
+    ) -> None:
+        """Write the rows of several views in one transaction, so that no reader sees the rows of some of them alone.
+
+        Args:
+            config: the repository's configuration.
+            parts: views with rows as in `online_write_batch`; a view may have several parts.
+        """
+        con = self._connection(config, _connect)
+        with _write(con):
+            for table, data in parts:
+                _upsert(con, *_encoded(config, table, data))
 
     @override
     def online_read(
@@ -239,13 +243,15 @@ class RowSqliteOnlineStore(OnlineStore):
         return True
 
     def identity(self, config: RepoConfig) -> str:
-        """Id that the database was given when it was created: another one is another store.
+        """What tells one store from another: an id that the database was given when it was created, and its file.
+
+        The file counts too, as a copy has the id of the database that it was made of.
 
         Raises:
             OnlineStoreUnavailable: The database is not there, or cannot be read.
         """
         with self._reading(config) as con:
-            return str(con.execute("SELECT id FROM identity").fetchone()[0])
+            return f"{con.execute('SELECT id FROM identity').fetchone()[0]} {_file(_path(config))}"
 
     def has_rows(self, config: RepoConfig, table: FeatureView) -> bool:
         """Whether anything is stored of a view.
@@ -382,6 +388,32 @@ def _view_key(config: RepoConfig, table: FeatureView) -> tuple[str, int]:
         if version is None:
             version = getattr(table, "current_version_number", None)
     return f"{config.project}/{table.name}", version or 0
+
+
+def _encoded(
+    config: RepoConfig,
+    table: FeatureView,
+    data: Sequence[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+) -> tuple[dict[tuple[str, ...], int], list[tuple[Any, ...]]]:
+    """Ids of the layouts of rows, and the rows as they are stored."""
+    view = _view_key(config, table)
+    layouts: dict[tuple[str, ...], int] = {}
+    rows = []
+    for key, values, event_time, created in data:
+        if event_time is None or event_time is pd.NaT:
+            raise ValueError(f"A row for online view {view[0]!r} has no event time: {str(key).strip()!r}.")
+        names = tuple(values)
+        if names not in layouts:
+            layouts[names] = _layout_id(names)
+        times = _micros(event_time), _created(created)
+        features = RepeatedValue(val=values.values()).SerializeToString()
+        rows.append((*view, _key_bytes(config, key), *times, layouts[names], features))
+    return layouts, rows
+
+
+def _upsert(con: sqlite3.Connection, layouts: dict[tuple[str, ...], int], rows: list[tuple[Any, ...]]) -> None:
+    con.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", [(i, json.dumps(n)) for n, i in layouts.items()])
+    con.executemany(_UPSERT, rows)
 
 
 def _key_bytes(config: RepoConfig, key: EntityKey) -> bytes:

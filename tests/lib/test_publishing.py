@@ -1,5 +1,6 @@
 """Publication: what the server has of a view is what the lake says it has, at every time."""
 
+import sqlite3
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from ct_assets.lake.contract import Domain
 from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.lake import Lake
+from ct_assets.lib.online_rows import as_online
 from ct_assets.lib.publishing import MOST_FILES, Availability, availability, publish
 from ct_assets.resources.feast import _import_feast
 
@@ -52,23 +54,36 @@ class Shop:
             upstream="u",
             owner="team:t",
         )
-        self.store.apply([item, shelf])
+        price = lake_view(
+            "price",
+            item,
+            ttl=timedelta(days=2),
+            features={"cents": Int64},
+            description="d",
+            upstream="u",
+            owner="team:t",
+        )
+        self.store.apply([item, shelf, price])
 
-    def publish(self, rows, definition="one", partition=DAY, **available):
+    def publish(self, rows, definition="one", partition=DAY, view=("shelf", "stock"), **available):
         items, times, stock = zip(*rows, strict=True) if rows else ((), (), ())
         table = pa.table(
             {
                 "item": pa.array(items, pa.string()),
                 "event_timestamp": pa.array([pd.Timestamp(t) for t in times], TIME),
                 "created": pa.array([pd.Timestamp(t) for t in times], TIME),
-                "stock": pa.array(stock, pa.int64()),
+                view[1]: pa.array(stock, pa.int64()),
             }
         )
         given = Availability(**available) if available else None
-        return publish(self.lake, self.store, "shelf", partition, table, definition, given)
+        return publish(self.lake, self.store, view[0], partition, table, definition, given)
 
-    def online(self, item):
-        return self.store.get_online_features(["shelf:stock"], [{"item": item}]).to_dict()["stock"][0]
+    def online(self, item, view="shelf:stock"):
+        return self.store.get_online_features([view], [{"item": item}]).to_dict()[view.partition(":")[2]][0]
+
+    @property
+    def database(self):
+        return self.lake.home / "online.db"
 
     def offline(self, item, at):
         asked = pa.table({"item": [item], "event_timestamp": pa.array([pd.Timestamp(at)], TIME)})
@@ -205,4 +220,89 @@ def test_the_first_publication_of_a_reference_table_is_a_backfill(shop):
     shop.publish([("apple", f"{DAY}T09:00Z", 1)], partition=WHOLE)
     second = availability(shop.lake, live, "shelf", WHOLE, timedelta(0))
     assert (first.live, second.live) == (False, True)
-    assert datetime.now(UTC) - second.now < timedelta(minutes=10)
+    before = datetime.now(UTC)
+    assert before <= second.clock().cast(TIME).as_py() <= datetime.now(UTC)
+
+
+def lose(shop):
+    shop.database.unlink()
+
+
+def lose_all_files(shop):
+    for path in shop.lake.home.glob("online.db*"):
+        path.unlink()
+
+
+def empty(shop):
+    with sqlite3.connect(shop.database) as online:
+        online.execute("DELETE FROM entity_rows")
+
+
+def empty_one_view(shop):
+    with sqlite3.connect(shop.database) as online:
+        online.execute("DELETE FROM entity_rows WHERE view = 'shop/shelf'")
+
+
+def put_an_older_copy_in_its_place(shop):
+    copy = shop.lake.home / "copy.db"
+    with sqlite3.connect(shop.database) as online, sqlite3.connect(copy) as aside:
+        online.execute("DELETE FROM entity_rows WHERE view = 'shop/price'")
+        online.commit()
+        online.backup(aside)
+    lose_all_files(shop)
+    copy.rename(shop.database)
+
+
+@pytest.mark.parametrize("damage", [lose, lose_all_files, empty, empty_one_view, put_an_older_copy_in_its_place])
+def test_an_online_store_that_was_lost_is_restored_by_the_next_publication(shop, damage):
+    price = ("price", "cents")
+    shop.publish([("old", "2024-04-20T09:00Z", 9), ("apple", "2024-04-20T09:00Z", 8)], partition="2024-04-20")
+    shop.publish([("old", "2024-04-20T09:00Z", 900)], partition="2024-04-20", view=price)
+    shop.publish([("apple", f"{DAY}T09:00Z", 5), ("pear", f"{DAY}T09:00Z", BIG)])
+    shop.publish([("apple", f"{DAY}T09:00Z", 120), ("pear", f"{DAY}T10:00Z", None)], view=price)
+    damage(shop)
+    shop.publish([("apple", f"{NEXT}T09:00Z", 4)], partition=NEXT)
+    items = ("apple", "pear", "old")
+    assert [shop.online(item) for item in items] == [4, BIG, 9]
+    # The oldest price has expired: where it was lost, it is not worth a place.
+    expired = 900 if damage is empty_one_view else None
+    assert [shop.online(item, "price:cents") for item in items] == [120, None, expired]
+
+
+def test_a_reader_sees_an_empty_store_or_a_whole_one(shop, monkeypatch):
+    price = ("price", "cents")
+    shop.publish([(f"item{n}", f"{DAY}T09:00Z", n) for n in range(50)])
+    shop.publish([(f"item{n}", f"{DAY}T09:00Z", n) for n in range(50)], view=price)
+    lose(shop)
+    seen = []
+
+    def watch(view, rows):
+        parts = as_online(view, rows)
+        with sqlite3.connect(shop.database) as online:
+            seen.append(online.execute("SELECT count(*) FROM entity_rows").fetchone()[0])
+        return parts
+
+    monkeypatch.setattr("ct_assets.lib.restoring.as_online", watch)
+    monkeypatch.setattr("ct_assets.lib.restoring.BATCH", 20)
+    shop.publish([], partition=NEXT)
+    assert seen == [0] * 6
+    assert [shop.online("item7"), shop.online("item49", "price:cents")] == [7, 49]
+
+
+def test_a_store_that_is_whole_is_left_alone(shop, monkeypatch):
+    shop.publish([("apple", f"{DAY}T09:00Z", 5)])
+    monkeypatch.setattr("ct_assets.lib.restoring._parts", lambda *_: 1 / 0)
+    shop.publish([("apple", f"{NEXT}T09:00Z", 4)], partition=NEXT)
+    shop.publish([], partition=NEXT, view=("price", "cents"))
+    assert shop.online("apple") == 4
+
+
+def test_a_live_row_says_when_the_online_store_had_it(shop):
+    before = datetime.now(UTC)
+    shop.publish([("apple", f"{DAY}T09:00Z", 5)], live=True)
+    shop.publish([("apple", f"{DAY}T09:00Z", 5), ("pear", f"{DAY}T10:00Z", 1)], live=True, now=at("23:00"))
+    dataset = shop.lake.dataset("features/shelf")
+    rows = [row for path in dataset.paths(shop.files()) for row in pq.read_table(path).to_pylist()]
+    found = {row["item"]: (row["created"], row["online_at"]) for row in rows}
+    assert found["pear"] == (at("23:00"), at("23:00"))
+    assert before <= found["apple"][0] <= found["apple"][1] <= datetime.now(UTC)
