@@ -25,6 +25,8 @@ from ct_assets.resources.lake import LakeResource
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+KEYS_PRESENT = "keys_present"
+
 __all__ = ["FeatureSet", "FeatureSql", "build_features", "compute", "feature_key", "publish"]
 
 
@@ -96,7 +98,17 @@ def build_features(features: FeatureSet) -> dg.Definitions:
         for view in features.views
     ]
 
-    @dg.multi_asset(name=f"features_of_{source.name}", specs=specs)
+    checks = [
+        dg.AssetCheckSpec(
+            KEYS_PRESENT,
+            asset=feature_key(view),
+            partitions_def=partitions,
+            description="Every row has its entity keys: one without is left out, as no request can ask for it.",
+        )
+        for view in features.views
+    ]
+
+    @dg.multi_asset(name=f"features_of_{source.name}", specs=specs, check_specs=checks)
     def rows(
         context: dg.AssetExecutionContext, lake: LakeResource, feast: FeastResource
     ) -> Iterator[dg.MaterializeResult]:
@@ -181,8 +193,23 @@ def _result(features: FeatureSet, view: str, table: pa.Table, published: Publish
         metadata={
             "dagster/row_count": table.num_rows,
             "published_rows": published.rows,
-            "rows_without_key": published.without_key,
             "dagster/column_schema": arrow_schema(table.schema),
             "dagster/column_lineage": lineage,
         },
+        check_results=[_keys_present(view, table.num_rows, published.without_key)],
+    )
+
+
+def _keys_present(view: str, rows: int, without_key: int) -> dg.AssetCheckResult:
+    advice = (
+        f"{without_key} of {rows} rows of view {view} have no entity key and are neither stored nor online; expected "
+        "none: leave them out in the view's SQL, or have the source send the key"
+    )
+    return dg.AssetCheckResult(
+        asset_key=feature_key(view),
+        check_name=KEYS_PRESENT,
+        passed=not without_key,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=advice if without_key else None,
+        metadata={"rows": rows, "rows_without_key": without_key, "share": without_key / rows if rows else 0.0},
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from ct_assets.core.canonical import digest
 from ct_assets.core.spec import ModelSpec
@@ -29,10 +30,9 @@ from ct_assets.lib.published import PastReader, Published, Row, published
 from ct_assets.resources.feast import service_versions, versions_digest
 from ct_assets.serving.features import FeatureReader
 from ct_assets.serving.schemas import Columns
-from ct_assets.stores.parquet_source import Span
 
 if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView
+    from feast import FeatureView
 
 MOST_UNEQUAL = 0.01
 """Share of a feature's compared rows that may differ."""
@@ -40,7 +40,7 @@ CLOCK = pd.Timedelta(minutes=1)
 """A value that came online so much later than the join has it counts as equal: a publication takes its time."""
 PUBLICATION_SECONDS = 2.0
 """After so long rows that a publication has brought online are in the lake as well."""
-EVENTS, RECORDED_EVENTS, SERVED = 200, 24, 500
+EVENTS, RECORDED_EVENTS, SERVED = 200, 16, 500
 """Sizes of the samples: events of a live group and of a recorded one, and predictions from the log."""
 
 
@@ -78,13 +78,13 @@ class Compared:
 
 
 def compare_day(
-    lake: Lake, store: "FeatureStore", spec: ModelSpec, domain: Domain, partition: str, events: pd.DataFrame
+    lake: Lake, reader: FeatureReader, spec: ModelSpec, domain: Domain, partition: str, events: pd.DataFrame
 ) -> list[Compared]:
     """Compare a sample of an arrival partition.
 
     Args:
         lake: Where the rows are.
-        store: The feature store.
+        reader: What the server reads features with.
         spec: The model.
         domain: Whose partition it is.
         partition: Its name.
@@ -93,7 +93,7 @@ def compare_day(
     Raises:
         OnlineStoreUnavailable: The online store is gone or cannot be read.
     """
-    day = _Day(lake, FeatureReader(store, spec), spec, partition, domain.last_day is None)
+    day = _Day(lake, reader, spec, partition, domain.last_day is None)
     return [*day.served(), *day.published(events)]
 
 
@@ -123,12 +123,19 @@ class _Day:
         chosen = self._sample(events, EVENTS if self.live else RECORDED_EVENTS)
         if not len(chosen):
             return
-        rows = {view.name: published(self.lake, view, chosen, self._span(view, chosen)) for view in self._views()}
+        views = self.reader.definitions.values()
+        rows = {view.name: self._published(view, chosen) for view in views}
         online = PastReader(self.reader, self.spec, rows).read(chosen)
         yield from self._compared("recomputed", online, chosen)
-        for view in self._views():
+        for view in views:
             if self._is_newest(view):
                 yield from self._held(view, chosen, rows[view.name])
+
+    def _published(self, view: "FeatureView", chosen: pd.DataFrame) -> Published:
+        low = _low(view, chosen)
+        high = None if self._is_newest(view) else _micros(end_of(self.partition))
+        asked = pa.Table.from_pandas(chosen[[*view.join_keys, "event_timestamp"]], preserve_index=False)
+        return published(self.lake, view, asked, (None if low is None else _micros(low), high))
 
     def _sample(self, rows: pd.DataFrame, most: int) -> pd.DataFrame:
         """The same rows whenever it is drawn again."""
@@ -137,9 +144,6 @@ class _Day:
         seed = int(digest([self.spec.name, self.partition])[:16], 16)
         places = np.random.default_rng(seed).choice(len(rows), most, replace=False)
         return rows.iloc[np.sort(places)].reset_index(drop=True)
-
-    def _views(self) -> list["FeatureView"]:
-        return [self.reader.store.get_feature_view(view.name) for view in self.reader.views]
 
     def _joined(self, how: str, online: Columns, asked: pd.DataFrame) -> Iterator[Compared]:
         return self._compared(how, online, with_features(self.reader.store, self.spec, asked))
@@ -163,8 +167,7 @@ class _Day:
         found = list(self._held_now(view, chosen, rows))
         if any(each.unequal for each in found):
             time.sleep(PUBLICATION_SECONDS)
-            again = published(self.lake, view, chosen, self._span(view, chosen))
-            found = list(self._held_now(view, chosen, again))
+            found = list(self._held_now(view, chosen, self._published(view, chosen)))
         yield from found
 
     def _held_now(self, view: "FeatureView", chosen: pd.DataFrame, rows: Published) -> Iterator[Compared]:
@@ -191,11 +194,6 @@ class _Day:
         after = next_partition(next_partition(self.partition))
         files = self.lake.dataset(f"features/{view.name}", "event_timestamp").files(after)
         return all(file.partition == WHOLE for file in files)
-
-    def _span(self, view: "FeatureView", chosen: pd.DataFrame) -> Span:
-        low = _low(view, chosen)
-        high = None if self._is_newest(view) else _micros(end_of(self.partition))
-        return None if low is None else _micros(low), high
 
 
 def _asked(spec: ModelSpec, rows: Sequence[ServedRow]) -> pd.DataFrame:

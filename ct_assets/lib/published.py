@@ -17,7 +17,7 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.engine import fetch, quoted
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.served_log import plain
-from ct_assets.lib.online_rows import UTC_US, as_online
+from ct_assets.lib.online_rows import as_online
 from ct_assets.lib.publishing import ONLINE_AT
 from ct_assets.serving.features import FeatureReader
 from ct_assets.stores.parquet_source import Span, open_scan
@@ -42,35 +42,38 @@ class Published:
     newest: Sequence[tuple[Any, Row]] = ()
 
 
-def published(lake: Lake, view: "FeatureView", events: pd.DataFrame, span: Span) -> Published:
+def published(lake: Lake, view: "FeatureView", asked: pa.Table, span: Span) -> Published:
     """Search the publications of a view for what was online of the events' keys.
 
     Args:
         lake: Where the rows are.
         view: The view.
-        events: With its join keys and `event_timestamp`.
+        asked: The events, with its join keys and `event_timestamp`.
         span: Event times that count, in microseconds since 1970; None for all. Files outside of it are not opened.
     """
-    asked = _asked(events, view.join_keys)
     from ct_assets.stores.as_of import key_bytes
 
-    features = [feature.name for feature in view.features]
     names = ", ".join(map(quoted, view.join_keys))
-    wanted = ", ".join(map(quoted, [*view.join_keys, "event_timestamp", "created", *features]))
+    wanted = ", ".join(map(quoted, [*view.join_keys, "event_timestamp", "created", *(f.name for f in view.features)]))
     with lake.connect() as connection:
         scan = open_scan(connection, view.batch_source, lake.home / "lake", pa.schema([]), span)
-        if not scan.types or not asked.num_rows:
+        if not scan.types:
             return Published()
         online_at = f"coalesce({ONLINE_AT}, created)" if ONLINE_AT in scan.types else "created"
         since = " AND ".join(["true", *scan.within("event_timestamp", span[0], None)])
-        connection.register("asked", asked)
+        connection.register("events", asked.select([*view.join_keys, "event_timestamp"]))
+        # Without a time, the newest row of each key is asked for; keys that are null join nothing.
         sql = f"""
-SELECT asked_at, {wanted} FROM asked JOIN (
+SELECT asked_at, {wanted} FROM (
+  SELECT DISTINCT {names}, event_timestamp AS asked_at FROM events
+  UNION ALL SELECT DISTINCT {names}, NULL FROM events
+) JOIN (
   SELECT {wanted}, {online_at} AS online_at, file_index, file_row_number FROM {scan.sql} WHERE {since}
 ) USING ({names})
 WHERE asked_at IS NULL OR online_at <= asked_at
 QUALIFY row_number() OVER (
-  PARTITION BY {names}, asked_at ORDER BY event_timestamp DESC, created DESC, file_index DESC, file_row_number DESC
+  PARTITION BY {names}, asked_at
+  ORDER BY event_timestamp DESC, created DESC, file_index DESC, file_row_number DESC
 ) = 1
 """
         found = fetch(connection, sql)
@@ -81,17 +84,6 @@ QUALIFY row_number() OVER (
         else:
             at[key_bytes(key), time] = (event, values)
     return Published(at, newest)
-
-
-def _asked(events: pd.DataFrame, keys: Sequence[str]) -> pa.Table:
-    """The events' keys at their times; then each key once without a time, which asks for the newest row."""
-    keyed = (
-        events[[*keys, "event_timestamp"]].rename(columns={"event_timestamp": "asked_at"}).dropna().drop_duplicates()
-    )
-    table = pa.Table.from_pandas(keyed, preserve_index=False).replace_schema_metadata(None)
-    table = table.set_column(len(keys), "asked_at", table["asked_at"].cast(UTC_US))
-    once = table.select(list(keys)).group_by(list(keys)).aggregate([])
-    return pa.concat_tables([table, once.append_column("asked_at", pa.nulls(once.num_rows, UTC_US))])
 
 
 class PastReader:

@@ -1,7 +1,8 @@
 """`scored`: a model's events with their features and the champion's predictions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import numpy as np
@@ -30,6 +31,10 @@ from ct_assets.lib.partitions import arrival_partitions, end_of, start_of
 from ct_assets.lib.sources import arrow_schema
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
+from ct_assets.serving.features import FeatureReader
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 
 def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[FeatureSet]) -> dg.AssetsDefinition:
@@ -41,6 +46,10 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
         [feature_key(view) for features in feature_sets for view in features.views if features.source.daily is kind]
         for kind in (True, False)
     )
+
+    @cache
+    def reader(store: "FeatureStore") -> FeatureReader:
+        return FeatureReader(store, spec)
 
     @dg.asset(
         **common(spec, "scored", {"feast", "scikitlearn"}),
@@ -60,7 +69,8 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
             return dg.MaterializeResult(
                 metadata={"dagster/row_count": 0, "champion": "none yet"}, check_results=[parity_result(spec, [])]
             )
-        day = score_day(lake.lake(), feast.store(), releases, spec, context.partition_key)
+        store = feast.store()
+        day = score_day(lake.lake(), store, releases, spec, context.partition_key)
         lake.lake().dataset(scored_name(spec), "event_timestamp").write(context.partition_key, day.table)
         return dg.MaterializeResult(
             metadata={
@@ -68,7 +78,7 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
                 "dagster/column_schema": arrow_schema(day.table.schema),
                 "champion": day.version or "none yet",
             },
-            check_results=[_parity(lake.lake(), feast.store(), spec, domain, context.partition_key, day.events)],
+            check_results=[_parity(lake.lake(), reader(store), spec, domain, context.partition_key, day.events)],
         )
 
     return scored
@@ -126,11 +136,11 @@ def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, parti
 
 
 def _parity(
-    lake: Lake, store: Any, spec: ModelSpec, domain: Domain, partition: str, events: pd.DataFrame
+    lake: Lake, reader: FeatureReader, spec: ModelSpec, domain: Domain, partition: str, events: pd.DataFrame
 ) -> dg.AssetCheckResult:
     """The day's check of online features; whatever keeps it from comparing fails it, and not the scoring."""
     try:
-        return parity_result(spec, compare_day(lake, store, spec, domain, partition, events))
+        return parity_result(spec, compare_day(lake, reader, spec, domain, partition, events))
     except Exception as error:
         return parity_result(spec, [], f"{type(error).__name__}: {error}")
 

@@ -89,7 +89,7 @@ class FeatureReader:
             stored += _sources(view, spec)
         self.refs = [f"{view}:{feature}" for view, feature in dict.fromkeys(stored)]
         self.views = _views(store, spec, dict.fromkeys(stored))
-        self._definitions = {view.name: store.get_feature_view(view.name) for view in self.views}
+        self.definitions = {view.name: store.get_feature_view(view.name) for view in self.views}
         self._names = {column: f"{view}__{column}" for column, view in owners.items() if view not in on_demand}
         self.key_types = _key_types(store, spec)
         self._behind = _behind(owners, self.on_demand)
@@ -136,7 +136,7 @@ class FeatureReader:
         online = self.store._get_provider().online_store
         # Of the stores, only ours can say so at once.
         has_rows = getattr(online, "has_rows", None)
-        return has_rows is None or bool(has_rows(self.store.config, self._definitions[view]))
+        return has_rows is None or bool(has_rows(self.store.config, self.definitions[view]))
 
     def _stored(self, given: Columns, at: datetime, features: Features, rows: int) -> Columns:
         """Values of the stored features by `<view>__<feature>`, without the expired ones."""

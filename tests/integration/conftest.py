@@ -24,9 +24,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     delivered, runs = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CT_HOME", str(home))
-        driver = Driver(defs(), dg.DagsterInstance.ephemeral(), home / "driver", on_run=runs.append)
+        instance = dg.DagsterInstance.ephemeral()
+        driver = Driver(defs(), instance, home / "driver", on_run=runs.append)
         for n in range(DAYS):
             for wave in deliveries(feed, FIRST + timedelta(days=n), faults=False):
                 delivered += feed_wave(wave, str(home))
                 driver.settle()
-        yield World(home, delivered, runs, pd.Timestamp(FIRST + timedelta(days=DAYS), tz="UTC"))
+        yield World(home, delivered, runs, pd.Timestamp(FIRST + timedelta(days=DAYS), tz="UTC"), instance)

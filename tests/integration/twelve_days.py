@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pandas as pd
 from feast import FeatureStore
 
@@ -21,12 +22,14 @@ class World:
         delivered: Every file that was sent, in order.
         runs: Every run that was executed.
         end: End of the last arrival day.
+        instance: Dagster's, with all events.
     """
 
     home: Path
     delivered: list[Delivery]
     runs: list[Run]
     end: pd.Timestamp
+    instance: dg.DagsterInstance
 
     @property
     def lake(self) -> Lake:
