@@ -42,7 +42,7 @@ def restore_if_lost(lake: Lake, store: "FeatureStore", view: str) -> bool:
     Returns:
         Whether it was lost.
     """
-    online = store._get_provider().online_store
+    online: Any = store._get_provider().online_store
     if not hasattr(online, "online_restore") or not _is_lost(lake, store, online, view):
         return False
     noted = lake.home / IDENTITY
