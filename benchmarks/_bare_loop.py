@@ -108,7 +108,7 @@ class BareLoop:
                     publish(self.lake, self.store, view, partition, table, features.views[view].digest)
 
     def _score_and_watch(self, partition: str) -> None:
-        table, *_ = score_day(self.lake, self.store, self.releases, SPEC, partition)
+        table, _ = score_day(self.lake, self.store, self.releases, SPEC, partition)
         self.lake.dataset(scored_name(SPEC), "event_timestamp").write(partition, table)
         save_outcomes(self.lake, SPEC, partition)
         as_of, lines, line = end_of(partition), [self.releases], self.releases.line

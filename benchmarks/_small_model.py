@@ -171,7 +171,7 @@ class Plant:
 
     def score(self, day: str) -> None:
         """Score the day's events."""
-        table, *_ = score_day(self.lake, self.store, self.releases, SPEC, day)
+        table, _ = score_day(self.lake, self.store, self.releases, SPEC, day)
         self.lake.dataset(scored_name(SPEC), "event_timestamp").write(day, table)
 
     def watch(self, day: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
@@ -69,36 +69,25 @@ def build_scored(spec: ModelSpec, domain: Domain, feature_sets: Sequence[Feature
             return dg.MaterializeResult(
                 metadata={"dagster/row_count": 0, "champion": "none yet"}, check_results=[parity_result(spec, [])]
             )
-        store = feast.store()
-        day = score_day(lake.lake(), store, releases, spec, context.partition_key)
-        lake.lake().dataset(scored_name(spec), "event_timestamp").write(context.partition_key, day.table)
+        store, partition = feast.store(), context.partition_key
+        events = joined_day(lake.lake(), store, spec, partition)
+        table, version = score_day(lake.lake(), store, releases, spec, partition, events)
+        lake.lake().dataset(scored_name(spec), "event_timestamp").write(partition, table)
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": day.table.num_rows,
-                "dagster/column_schema": arrow_schema(day.table.schema),
-                "champion": day.version or "none yet",
+                "dagster/row_count": table.num_rows,
+                "dagster/column_schema": arrow_schema(table.schema),
+                "champion": version or "none yet",
             },
-            check_results=[_parity(lake.lake(), reader(store), spec, domain, context.partition_key, day.events)],
+            check_results=[_parity(lake.lake(), reader(store), spec, domain, partition, events)],
         )
 
     return scored
 
 
-class ScoredDay(NamedTuple):
-    """What became of the events of an arrival partition.
-
-    Attributes:
-        table: The rows to store; without a champion the predictions are missing.
-        version: Of the model's own champion.
-        events: The events with their features, as they were joined.
-    """
-
-    table: pa.Table
-    version: str | None
-    events: pd.DataFrame
-
-
-def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str) -> ScoredDay:
+def score_day(
+    lake: Lake, store: Any, releases: Releases, spec: ModelSpec, partition: str, events: pd.DataFrame | None = None
+) -> tuple[pa.Table, str | None]:
     """Score the events of one arrival partition with the releases that were champions when it began.
 
     Args:
@@ -107,9 +96,13 @@ def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, parti
         releases: Those of the model; a segment's own champion is found through them.
         spec: The model.
         partition: The arrival partition.
+        events: Its events with their features, as of `joined_day`, if they are at hand.
+
+    Returns:
+        The rows, and the version of the model's own champion; without a champion the predictions are missing.
     """
     start = start_of(partition)
-    events = with_features(store, spec, to_frame(read_events(lake, spec, start, end_of(partition))))
+    events = joined_day(lake, store, spec, partition) if events is None else events
     keys = events[[spec.events.id_column, "event_timestamp"]].assign(known_at=events["event_timestamp"])
     if spec.label.reach is None:
         keys[MATURES] = events[MATURES]
@@ -131,8 +124,12 @@ def score_day(lake: Lake, store: Any, releases: Releases, spec: ModelSpec, parti
     found = pa.Schema.from_pandas(frame, preserve_index=False)
     schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in found])
     own = releases.champion_at(start)
-    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    return ScoredDay(table, own.version if own else None, events)
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False), own.version if own else None
+
+
+def joined_day(lake: Lake, store: Any, spec: ModelSpec, partition: str) -> pd.DataFrame:
+    """The events of an arrival partition with their features."""
+    return with_features(store, spec, to_frame(read_events(lake, spec, start_of(partition), end_of(partition))))
 
 
 def _parity(
