@@ -17,6 +17,9 @@ from ct_assets.lib.evaluated import baseline_of, evaluated_rows
 from ct_assets.lib.label_counts import labels_of_lines, unlabelled
 from ct_assets.lib.outcomes import recent_outcomes
 
+MOST_REFERENCES = 1000
+"""Estimates that a process keeps; one for each line and champion."""
+
 
 def performance_report(lake: Lake, releases: Releases, spec: ModelSpec, as_of: pd.Timestamp) -> dict[str, Any]:
     """The champion's metric over the newest matured cohorts, next to what it was evaluated at.
@@ -89,15 +92,16 @@ def _of_champion(
     served, young = (each[_served_by(spec, line, each)] for each in (matured, young))
     mine, young = (each[each["model_version"] == champion.version] for each in (served, young))
     handed_over = _handed_over(spec, line, pd.concat([matured, young]))
-    mine, evaluated = (_without(spec, handed_over, each) for each in (mine, evaluated_rows(champion)))
-    now, reference = _estimate(spec, mine), _estimate(spec, evaluated)
-    if evaluated is None:
+    mine = _without(spec, handed_over, mine)
+    now, reference = _estimate(spec, mine), _reference(spec, champion, handed_over)
+    promised = None
+    if reference is None and evaluated_rows(champion) is None:
         # Of before its rows were kept: what its verdict says has no interval, and is shown only.
         promised = releases.verdict(champion.verdict).metrics["challenger"].get(policy.performance_metric)
     report = {
         **_figures(spec, mine),
         "days": now.days if now else 0,
-        "reference": promised if evaluated is None else reference.value if reference else None,
+        "reference": reference.value if reference else promised,
         "margin": noise_margin(reference, now) if reference and now else None,
         "baseline": _baseline(spec, champion, mine),
         "champion": champion.version,
@@ -122,6 +126,20 @@ def _handed_over(spec: ModelSpec, line: Line, rows: pd.DataFrame) -> set[str]:
 
 def _without(spec: ModelSpec, segments: set[str], rows: pd.DataFrame | None) -> Any:
     return rows[~rows[spec.segment_by].isin(segments)] if segments and rows is not None else rows
+
+
+_references: dict[tuple[str, str, frozenset[str]], Estimate | None] = {}
+"""By artifact, metric and segments that were left out; what a model was evaluated on never changes."""
+
+
+def _reference(spec: ModelSpec, champion: Release, handed_over: set[str]) -> Estimate | None:
+    """The metric that a champion was promoted with, over what it still serves: leaving each day out takes a while."""
+    key = champion.artifact, spec.policy.performance_metric, frozenset(handed_over)
+    if key not in _references:
+        if len(_references) >= MOST_REFERENCES:
+            _references.clear()
+        _references[key] = _estimate(spec, _without(spec, handed_over, evaluated_rows(champion)))
+    return _references[key]
 
 
 def _estimate(spec: ModelSpec, rows: pd.DataFrame | None) -> Estimate | None:
