@@ -12,6 +12,8 @@ from rich.markup import escape
 from ct_assets.lake.paths import default_home
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ct_assets.core.segments import Line
     from ct_assets.core.spec import ModelSpec
     from ct_assets.lake.contract import Source
@@ -72,6 +74,8 @@ def land(
             f"; {taken.silent} day(s) between have no rows, and min_rows=0 would report them" if taken.silent else ""
         )
         console.print(escape(f"{file}: {taken.landed} file(s) landed{known}{silent}"))
+        for shortage in _too_few(source, prepared.rows):
+            console.print(f"[yellow]warning[/] {escape(shortage)}")
 
 
 quarantine = typer.Typer(no_args_is_help=True, help="See rejected files, and decide about them.")
@@ -365,6 +369,20 @@ def _sources(source: str = "") -> "dict[str, Source]":
     if source and source not in sources:
         _fail(LookupError(unknown("source", source, sources)))
     return sources
+
+
+def _too_few(source: str, rows: "pa.Table") -> list[str]:
+    """What the models' rules ask for, and a file of their events does not bring."""
+    from ct_assets.core.volume import shortages
+    from ct_assets.lib.volume import volume_in
+
+    measured = [(spec, volume_in(spec, rows)) for spec in _specs().values() if spec.events.source == source]
+    return [
+        f"{spec.name}, {each.field}: {each.found}; counted on {volume.measured_on}; {each.remedy}"
+        for spec, volume in measured
+        if volume is not None
+        for each in shortages(spec, volume)
+    ]
 
 
 def _known(model: str) -> str:

@@ -62,12 +62,14 @@ class Prepared:
         parts: Name and bytes of what is to land, by partition.
         known: How many partitions had been accepted before with just these rows.
         silent: How many days between have no rows, and no file of their own.
+        rows: Of the file.
     """
 
     source: Source
     parts: Mapping[str, tuple[str, bytes]]
     known: int
     silent: int
+    rows: pa.Table
 
     def land(self, home: Path) -> Taken:
         """Put it into the landing place."""
@@ -121,7 +123,7 @@ def prepare(home: Path, source: Source, file: Path) -> Prepared:
             _refuse(file, source, judge(lake, source, partition, read(source, part))[1])
     stem = file.stem.lstrip(_UNFINISHED)[:_LONGEST_STEM]
     named = {p: (f"{stem}-{digests[p][:12]}{file.suffix}", part) for p, part in new.items()}
-    return Prepared(source, named, len(parts) - len(new), len(gaps) if source.min_rows else 0)
+    return Prepared(source, named, len(parts) - len(new), len(gaps) if source.min_rows else 0, content.table)
 
 
 def _broken_days(source: Source, content: Content, days: npt.NDArray[np.str_]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pandas as pd
@@ -156,7 +157,7 @@ def test_a_sound_model_has_no_mistake() -> None:
     assert {f.check for f in found if f.level == "ok"} == CHECKS.keys() - {
         "arrivals",
         "rows ahead of time",
-        "rows for the gate",
+        "volume at hand",
         "events in time",
         "windows",
     }
@@ -673,6 +674,30 @@ def of_rows(examined: Examined, home: Path, *levels: str) -> list[str]:
 
 def test_rows_that_have_arrived_show_a_sound_model(tmp_path: Path) -> None:
     assert len(of_rows(model(), tmp_path, "ok")) == 2
+
+
+def test_rules_that_the_arrived_rows_are_too_few_for_are_told_before_anything_runs(tmp_path: Path) -> None:
+    wanted = {name: check for name, check in CHECKS.items() if name == "volume at hand"}
+    few = model(policy={"first_training_rows": 6000}, gate={"min_rows": 1000})
+    assert [f.level for f in examine(replace(few, home=tmp_path), wanted)] == ["skipped"]
+    arrived(tmp_path)
+    for scored in (True, False):  # counted on what was scored, or, before that, on the events that have arrived
+        if not scored:
+            rmtree(tmp_path / "lake" / "buys")
+        found = [f for f in examine(replace(few, home=tmp_path), wanted) if "evaluation_days" in f.where]
+        told = " ".join(map(str, found))
+        assert [f.level for f in found] == ["warning"]
+        assert "7 days bring about 168 labelled events (24 a day), and the gate wants 1,000" in told
+        assert "counted on 144 events" in told
+        assert "evaluation_days: 42, or gate.min_rows: 168" in told
+
+
+def test_columns_of_events_that_look_ahead_are_told() -> None:
+    ahead = "visit, known_at AS event_timestamp, customer, country, max(pages) OVER (PARTITION BY customer) AS pages"
+    before = ahead.replace("customer)", "customer ORDER BY known_at)")
+    for select, told_of in ((ahead, True), (before, False)):
+        found = [line for line in told(events(select), "warning") if "change by rows that became known later" in line]
+        assert bool(found) is told_of, found
 
 
 def test_a_day_that_a_source_left_out_is_told(tmp_path: Path) -> None:

@@ -53,8 +53,16 @@ from ct_assets.lib.diagnosis.queries import (
     labels_bind,
     sources_exist,
 )
-from ct_assets.lib.diagnosis.rules import RULES, rules_make_sense, the_gate_gets_enough_rows
-from ct_assets.lib.diagnosis.time_travel import ONE_EACH, TIME, labels_are_one_each, nothing_is_known_too_early
+from ct_assets.lib.diagnosis.rules import RULES, rules_make_sense
+from ct_assets.lib.diagnosis.time_travel import (
+    EVENTS_AHEAD,
+    ONE_EACH,
+    TIME,
+    events_do_not_look_ahead,
+    labels_are_one_each,
+    nothing_is_known_too_early,
+)
+from ct_assets.lib.diagnosis.volume import VOLUME, rules_suit_the_volume
 
 __all__ = [
     "CHECKS",
@@ -90,6 +98,7 @@ CHECKS: Mapping[str, Check] = {
     INPUTS: inputs_are_there,
     ENTITIES: entities_cover_the_keys,
     TIME: nothing_is_known_too_early,
+    EVENTS_AHEAD: events_do_not_look_ahead,
     ONE_EACH: labels_are_one_each,
     ARRIVALS: every_source_sends_each_day,
     LATER: rows_wait_for_their_moment,
@@ -97,7 +106,7 @@ CHECKS: Mapping[str, Check] = {
     WINDOWS: windows_are_read_whole,
     TRIAL: it_can_be_trained,
     RULES: rules_make_sense,
-    "rows for the gate": the_gate_gets_enough_rows,
+    VOLUME: rules_suit_the_volume,
 }
 """All checks of a model, in the order in which a person would mend what they find."""
 

@@ -3,14 +3,10 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from ct_assets.lake.examples import scored_name
-from ct_assets.lake.lake import Lake
-from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
+from ct_assets.lib.diagnosis.finding import Finding
 from ct_assets.lib.diagnosis.model import Examined
 
 RULES = "policy and gate"
-PACE_DAYS = 14
-"""Newest days that tell how many events a day brings."""
 
 
 def rules_make_sense(model: Examined) -> Iterator[Finding]:
@@ -66,25 +62,6 @@ def rules_make_sense(model: Examined) -> Iterator[Finding]:
             f"{policy.performance_metric}, while the gate judges by {gate.metric}",
             "the same metric",
             "a retrain may be asked for that the gate sees no reason for",
-        )
-
-
-def the_gate_gets_enough_rows(model: Examined) -> Iterator[Finding]:
-    """The days kept for the gate bring as many labelled rows as it wants, at the pace of the newest days."""
-    if model.home is None:
-        raise CannotTellError("rows are not looked at here")
-    spec = model.spec
-    files = Lake(model.home).dataset(scored_name(spec), "event_timestamp").files()[-PACE_DAYS:]
-    if not files:
-        raise CannotTellError("nothing has been scored yet")
-    expected = sum(f.rows for f in files) / len(files) * spec.evaluation_days
-    if expected < spec.gate.min_rows:
-        yield _warn(
-            model,
-            "evaluation_days",
-            f"{spec.evaluation_days} days bring about {expected:.0f} events, and the gate wants {spec.gate.min_rows}",
-            "days that bring as many labelled rows as gate.min_rows",
-            "a first verdict is inconclusive, and the days grow with it: raise evaluation_days, or lower gate.min_rows",
         )
 
 

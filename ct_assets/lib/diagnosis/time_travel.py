@@ -21,7 +21,7 @@ from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.diagnosis.model import Examined
 from ct_assets.lib.diagnosis.tables import MOMENT, SPAN, made_up, tables
 
-TIME, ONE_EACH = "time travel", "one label each"
+TIME, EVENTS_AHEAD, ONE_EACH = "time travel", "events look ahead", "one label each"
 CUTS = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -49,6 +49,56 @@ def nothing_is_known_too_early(model: Examined) -> Iterator[Finding]:
             yield Finding("error", TIME, model.at("label.sql"), found, "labels known at their `known_at`", remedy)
     if not looked:
         raise CannotTellError("no query lets a made-up row through")
+
+
+def events_do_not_look_ahead(model: Examined) -> Iterator[Finding]:
+    """The columns of an event are what was known at its `event_timestamp`, whatever became known later."""
+    events = model.spec.events
+    if events.source not in model.sources:
+        raise CannotTellError("its source is not there")
+    source, names = model.sources[events.source], [events.id_column, "event_timestamp"]
+    rows = made_up(source, events.sql)
+    if "known_at" not in rows.column_names or rows.schema.field("known_at").type != MOMENT:
+        raise CannotTellError("its source has no known_at")
+    looked = 0
+    try:
+        whole = _rows(source, rows, events.sql, {})
+        for cut in CUTS:
+            moment = rows["known_at"][int(cut * rows.num_rows)]
+            past = rows.filter(pc.less_equal(rows["known_at"], moment))
+            # Of the same events: one that is announced after its moment is another check's.
+            then, later = (_by_event(part, names, moment) for part in (_rows(source, past, events.sql, {}), whole))
+            both = then.keys() & later.keys()
+            looked += len(both)
+            if differing := sorted((event for event in both if then[event] != later[event]), key=str):
+                example = dict(zip(names, differing[0], strict=True))
+                yield Finding(
+                    "warning",
+                    EVENTS_AHEAD,
+                    model.at("events.sql"),
+                    f"columns of {len(differing)} of {len(both)} made-up events known by "
+                    f"{moment.as_py():%Y-%m-%d %H:%M} change by rows that became known later, such as of "
+                    f"{_shown(example)}",
+                    "columns that are made of the event's own row, or of earlier ones",
+                    "the platform runs the SQL at each event's moment, in training as in scoring, so these columns are "
+                    "not what this query shows: bound the rows by known_at, such as by RANGE BETWEEN UNBOUNDED "
+                    "PRECEDING AND CURRENT ROW",
+                )
+                return
+    except (duckdb.Error, pa.ArrowException, KeyError):
+        raise CannotTellError("the events' SQL does not fit") from None
+    if not looked:
+        raise CannotTellError("no query lets a made-up row through")
+
+
+def _by_event(rows: pa.Table, names: list[str], moment: pa.Scalar) -> dict[tuple[Any, ...], set[tuple[Any, ...]]]:
+    """The rows of each event whose moment has come, by id and moment."""
+    frame = rows.filter(pc.less_equal(rows["event_timestamp"], moment)).to_pandas()
+    found: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+    for row in frame.to_dict("records"):
+        values = tuple(None if pd.isna(value) else value for value in row.values())
+        found.setdefault((row[names[0]], row[names[1]]), set()).add(values)
+    return found
 
 
 def labels_are_one_each(model: Examined) -> Iterator[Finding]:
