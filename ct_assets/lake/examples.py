@@ -348,7 +348,7 @@ def with_features(store: "FeatureStore", spec: ModelSpec, events: pd.DataFrame) 
     asked["_row"] = range(len(asked))
     service = store.get_feature_service(spec.feature_service)
     job = store.get_historical_features(asked, service, filter_by_created_timestamp=True)
-    found = job.to_df().sort_values("_row", ignore_index=True)
+    found = to_frame(job.to_arrow()).sort_values("_row", ignore_index=True)
     features = [column for column in found.columns if column not in asked.columns]
     return pd.concat([events.reset_index(drop=True), found[features]], axis=1)
 

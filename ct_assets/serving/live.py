@@ -73,7 +73,10 @@ class Live:
 
     def _frame(self, columns: Columns) -> pd.DataFrame:
         moments = [name for name, kind in self.spec.request.items() if kind == "timestamp" and name in self.spec.inputs]
-        frame = pd.DataFrame({name: columns[name] for name in self.spec.columns}, copy=False)
+        # What stands for a category keeps its value: beside a missing one pandas would make a whole number a float.
+        kinds = {name: object if kind == "categorical" else None for name, kind in self.spec.inputs.items()}
+        values = {name: pd.Series(columns[name], dtype=kind) for name, kind in kinds.items()}
+        frame = pd.DataFrame(values, copy=False)
         return frame.astype(dict.fromkeys(moments, "datetime64[us, UTC]")) if moments else frame
 
     def _limit_threads(self) -> None:

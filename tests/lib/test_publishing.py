@@ -8,13 +8,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from threadpoolctl import ThreadpoolController
 
+from ct_assets.core.inputs import model_inputs
+from ct_assets.core.policy import RetrainPolicy
+from ct_assets.core.spec import EstimatorSpec, EventSpec, LabelSpec, ModelSpec
 from ct_assets.lake.contract import Domain
 from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.examples import with_features
+from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake
 from ct_assets.lib.online_rows import as_online
 from ct_assets.lib.publishing import MOST_FILES, Availability, availability, publish
 from ct_assets.resources.feast import _import_feast
+from ct_assets.serving.features import FeatureReader
+from ct_assets.serving.live import Live
 
 DAY, NEXT = "2024-05-01", "2024-05-02"
 TIME = pa.timestamp("us", "UTC")
@@ -187,6 +195,41 @@ def test_whole_numbers_stay_exact_beside_missing_ones(shop):
     (file,) = shop.files()
     stored = pq.read_table(shop.lake.dataset("features/shelf").paths([file])[0])
     assert stored.schema.field("stock").type == pa.int64()
+
+
+def test_whole_numbers_beside_missing_ones_are_the_same_category_in_training_and_serving(shop):
+    """As the number of a shelf that stands for itself: of three neighbours none becomes the other."""
+    from feast import FeatureService
+
+    stock = {"apple": BIG, "fig": BIG - 1, "pear": None}
+    shop.publish([(item, f"{DAY}T09:00Z", number) for item, number in stock.items()])
+    shop.store.apply([FeatureService(name="shelves_v1", features=[shop.store.get_feature_view("shelf")])])
+    spec = ModelSpec(
+        name="shelves",
+        owner="team:t",
+        description="d",
+        events=EventSpec(source="sales", sql="SELECT 1", id_column="sale"),
+        label=LabelSpec(source="sales", sql="SELECT 1", delay=timedelta(days=1)),
+        entities=("item",),
+        feature_service="shelves_v1",
+        inputs={"stock": "categorical", "promised": "categorical"},
+        request={"promised": "number"},
+        estimator=EstimatorSpec(path="sklearn.dummy.DummyClassifier"),
+        policy=RetrainPolicy(),
+    )
+    expected = [str(BIG), str(BIG - 1), "(missing)"]
+    moment = pa.array([pd.Timestamp(f"{DAY}T10:00Z")] * 3, TIME)
+    promised = pa.array([BIG, BIG - 1, None], pa.int64())
+    asked = to_frame(pa.table({"sale": [1, 2, 3], "event_timestamp": moment, "item": [*stock], "promised": promised}))
+    examples = model_inputs(spec, with_features(shop.store, spec, asked))
+    assert examples["stock"].tolist() == expected
+    assert examples["promised"].tolist() == expected
+
+    live = Live(spec, None, None, FeatureReader(shop.store, spec), ThreadpoolController(), at("10:00"))
+    given = {"item": [*stock], "promised": [BIG, BIG - 1, None]}
+    served, _ = live.read(given, at("10:00"))
+    assert served["stock"].tolist() == expected
+    assert served["promised"].tolist() == expected
 
 
 def test_a_publication_that_was_interrupted_is_finished_by_the_next(shop, monkeypatch):
