@@ -75,7 +75,8 @@ class Evidence(BaseModel):
     serves; `performance_margin` is the loss that chance alone may show, `performance_baseline` what the naive model
     achieves on the rows of the window. `untrainable` says why a training could not end in a judged model; it is looked
     at once one would be due. `silent` has a sentence for each source that has sent nothing for longer than
-    it should: that nothing arrives is evidence too.
+    it should: that nothing arrives is evidence too. `label_gaps` says so where too many of the newest mature events
+    have no label in time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,6 +98,7 @@ class Evidence(BaseModel):
     manual_number: int | None = None
     untrainable: str = ""
     silent: tuple[str, ...] = ()
+    label_gaps: str = ""
 
     @model_validator(mode="after")
     def _nothing_from_the_future(self) -> "Evidence":
@@ -141,6 +143,8 @@ def decide(policy: RetrainPolicy, evidence: Evidence) -> Decision:
     reasons = {name: reason for name, (_, reason) in outcomes.items()}
     if evidence.silent:
         reasons["silence"] = "; ".join(evidence.silent)
+    if evidence.label_gaps:
+        reasons["labels"] = evidence.label_gaps
     rest_ends = _after(evidence.trained_at, policy.cooldown_days)
     blocked: Blocked | None = None
     if evidence.champion_as_of is None and evidence.known_labels < policy.first_training_rows:

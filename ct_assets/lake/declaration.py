@@ -62,6 +62,15 @@ def check_together(sources: Sequence["Source"]) -> None:
         for name, repeated in Counter(source.name for source in sources).items()
         if repeated > 1
     ]
+    names: dict[str, set[str]] = {}
+    for source in sources:
+        names.setdefault(source.name.casefold(), set()).add(source.name)
+    problems += [
+        f"sources {' and '.join(sorted(alike))} differ by case only, and SQL takes them for one table; expected names "
+        "that differ otherwise: rename one"
+        for alike in names.values()
+        if len(alike) > 1
+    ]
     problems += [
         f"event_type {kind!r} belongs to {' and '.join(s.name for s in sources if s.event_type == kind)}; "
         "expected one source for a type of event"
@@ -140,6 +149,11 @@ def _stable(source: "Source") -> Iterable[str]:
     if isinstance(source.stable, str):
         yield f"field stable: found the text {source.stable!r}; expected a tuple, such as ({source.stable!r},)"
         return
+    if source.stable and not source.daily:
+        yield (
+            "field stable: is for sources that arrive by partition, whose newest rows are compared with those before; "
+            "expected none for a reference table, which is sent whole: bound its values by checks of the schema"
+        )
     for name in source.stable:
         if name not in source.schema.columns:
             yield f"field stable: {unknown('column', name, source.schema.columns)}"

@@ -15,6 +15,8 @@ from ct_assets.lib.partitions import arrival_partitions, next_partition
 from ct_assets.lib.sources import landing_key
 from ct_assets.resources.lake import LakeResource
 
+PROGRESS = ""
+"""Entry of the cursor, which no source is named like, that says when a file was last taken in."""
 SETTLE_SECONDS = 1.0
 """A file younger than this may still be written to, unless it looks the same at two looks."""
 
@@ -67,17 +69,29 @@ def build_arrival_sensor(
             context.log.warning(
                 f"not taken in, not being files: {', '.join(strays)}; expected files or links to them: remove these"
             )
-        waiting = {
-            name.split("/")[0]
-            for source in sources
-            for name in now[source.name]
-            if source.daily and _in_place(source, name)
-        }
+        waiting: dict[str, list[str]] = {}
+        for source in sources:
+            for name in now[source.name] if source.daily else ():
+                if _in_place(source, name):
+                    waiting.setdefault(name.split("/")[0], []).append(f"{source.name}/{name}")
+        clock = pd.Timestamp.now("UTC")
+        moved = any(set(seen.get(source.name, {})) - set(now[source.name]) for source in sources)
+        last = seen.get(PROGRESS, {}).get("at")
+        taken_in = clock if moved or not waiting or last is None else pd.Timestamp(last)
+        if waiting:
+            now[PROGRESS] = {"at": taken_in.isoformat()}
+        stuck = waiting if clock - taken_in >= domain.closes_after else {}
+        if stuck:
+            context.log.warning(
+                f"nothing of {domain.name} was taken in since {taken_in.isoformat()}; in landing lie "
+                f"{', '.join(file for files in stuck.values() for file in files)}, which no longer hold the closing of "
+                "their partitions back: see the runs that failed, or remove what is no file of the source"
+            )
         after = closed_through(context.instance, domain)
         # First: the newest report says which partition is the newest closed one.
         late = late_closings(context.instance, lake.lake(), sources, waiting, after)
         events += [closing_event(domain, closing, newest=after) for closing in late]
-        closed = closings(lake.lake(), sources, waiting, after, pd.Timestamp.now("UTC"))
+        closed = closings(lake.lake(), sources, waiting, after, clock, stuck)
         events += [closing_event(domain, closing) for closing in closed]
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 

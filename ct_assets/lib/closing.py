@@ -4,9 +4,10 @@ A partition that is closed stays closed. What arrives for it later is late: it i
 made again.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 
 import dagster as dg
 import pandas as pd
@@ -55,15 +56,22 @@ class Closing:
         partition: Its name.
         because: What it waited for.
         silent: Sources that have sent nothing for it, each with the newest partition that it has sent something for.
+        stuck: Files of it in landing that nothing takes in.
     """
 
     partition: str
     because: str
     silent: tuple[str, ...]
+    stuck: tuple[str, ...] = ()
 
 
 def closings(
-    lake: Lake, sources: Sequence[Source], waiting: Collection[str], after: str | None, now: pd.Timestamp
+    lake: Lake,
+    sources: Sequence[Source],
+    waiting: Collection[str],
+    after: str | None,
+    now: pd.Timestamp,
+    stuck: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[Closing]:
     """The partitions of a group that can be closed now, in order.
 
@@ -81,6 +89,8 @@ def closings(
         waiting: Partitions that have files in landing: those are taken in first.
         after: The newest closed partition.
         now: The time by the wall clock.
+        stuck: Files of a partition in landing that nothing has taken in for as long as `Domain.closes_after`: what
+            cannot be read holds nothing back for ever.
     """
     expected = [source for source in sources if source.daily]
     if not expected:
@@ -88,13 +98,16 @@ def closings(
     domain = expected[0].domain
     partition = _following(lake, domain, expected, waiting, after, now) if after else _first(lake, expected, waiting)
     while partition and arrival_partitions(domain).has_partition_key(partition) and end_of(partition) <= now:
-        if partition in waiting:
+        files = tuple(stuck.get(partition, ()))
+        if partition in waiting and not files:
             return
         silent = tuple(each for each in expected if not _has_reported(lake, each, partition))
         because = _reason(lake, domain, expected, silent, waiting, partition, now)
+        if because is None and files:
+            because = f"nothing was taken in for {domain.closes_after}"
         if because is None:
             return
-        yield Closing(partition, because, tuple(_since(lake, source, partition) for source in silent))
+        yield Closing(partition, because, tuple(_since(lake, source, partition) for source in silent), files)
         partition = _following(lake, domain, expected, waiting, partition, now)
 
 
@@ -136,6 +149,8 @@ def late_closings(
 def closing_event(domain: Domain, closing: Closing, newest: str | None = None) -> dg.AssetMaterialization:
     """The report of a closed partition; of one that was left out before, with the newest one."""
     metadata = {"because": closing.because, "silent": ", ".join(closing.silent) or "none"}
+    if closing.stuck:
+        metadata["waiting in landing"] = ", ".join(closing.stuck)
     return dg.AssetMaterialization(
         calendar_key(domain),
         partition=closing.partition,

@@ -1,6 +1,8 @@
 """When it is decided about a model: a schedule by the wall clock, and a sensor for event time and for requests."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 
 import dagster as dg
 import pandas as pd
@@ -21,6 +23,8 @@ from ct_assets.lib.partitions import (
 )
 from ct_assets.resources.lake import LakeResource
 
+_MOST = 10_000
+"""Arrivals that one look at most goes through."""
 MONITORING = ("performance", "drift_report", "retrain_decision")
 
 
@@ -57,19 +61,66 @@ def build_decision_sensor(spec: ModelSpec, domain: Domain, minimum_interval_seco
         description="Reports decisions that are due by the policy's schedule, and those asked for by hand.",
     )
     def decisions(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.SensorResult:
-        due = [] if decides_with_arrivals(spec.policy, domain) else list(_due(context.instance, spec, domain))
+        seen = _Seen.read(context.cursor)
+        own = not decides_with_arrivals(spec.policy, domain)
+        due: list[str] = []
+        if own:
+            arrived, late = _late(context.instance, spec, domain, seen)
+            on_time = list(_due(context.instance, spec, domain, seen.reported))
+            due += [*late, *on_time]
+            seen = replace(seen, arrived=arrived, reported=on_time[-1] if on_time else seen.reported)
         newest = newest_decision(releases_of(lake, Line(spec.name)))
         asked = _newest_request(lake, spec)
-        if newest is not None and asked > int(context.cursor or 0):
+        if newest is not None and asked > seen.asked:
             partitions = decision_partitions(spec.policy, domain)
             moment = pd.Timestamp(newest.as_of).timestamp()
             due.append(partitions.get_partition_key_for_timestamp(moment, end_closed=True))
-        else:
-            asked = int(context.cursor or 0)
+            seen = replace(seen, asked=asked)
         events = [dg.AssetMaterialization(due_key(spec), partition=partition) for partition in dict.fromkeys(due)]
-        return dg.SensorResult(cursor=str(asked), asset_events=events)
+        return dg.SensorResult(cursor=json.dumps(asdict(seen)), asset_events=events)
 
     return decisions
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the sensor has reported: the cursor.
+
+    Attributes:
+        asked: Number of the newest request by hand.
+        arrived: Event number up to which arrivals were looked at.
+        reported: The newest decision in a cycle of its own that was due.
+    """
+
+    asked: int = 0
+    arrived: int = 0
+    reported: str | None = None
+
+    @classmethod
+    def read(cls, cursor: str | None) -> "_Seen":
+        """From a cursor, or one of before it held more than the first."""
+        found = json.loads(cursor or "{}")
+        return cls(asked=found) if isinstance(found, int) else cls(**found)
+
+
+def _late(instance: dg.DagsterInstance, spec: ModelSpec, domain: Domain, seen: _Seen) -> tuple[int, list[str]]:
+    """Decisions in a cycle of their own that were reported, and whose labels or predictions came, or changed, since.
+
+    Returns:
+        Event number up to which arrivals were looked at, and the decisions, the oldest first.
+    """
+    sources = {spec.label.source, *([spec.events.source] if spec.label.horizon is not None else [])}
+    arrived, late, partitions = seen.arrived, set[str](), decision_partitions(spec.policy, domain)
+    for key in (model_key(spec, "scored"), *map(dg.AssetKey, sorted(sources))):
+        wanted = dg.AssetRecordsFilter(key, after_storage_id=seen.arrived or None)
+        records = instance.fetch_materializations(wanted, limit=_MOST).records
+        arrived = max([arrived, *(record.storage_id for record in records)])
+        for partition in {record.partition_key for record in records} - {None}:
+            moment = end_of(str(partition)).timestamp()
+            late.add(partitions.get_partition_key_for_timestamp(moment, end_closed=True))
+    # Nothing was decided when the first arrivals came, and what is not due yet is not late.
+    reported = "" if seen.reported is None else seen.reported
+    return arrived, sorted(partition for partition in late if partition <= reported)
 
 
 def build_decision_schedule(spec: ModelSpec, domain: Domain) -> dg.ScheduleDefinition:
@@ -104,15 +155,23 @@ def build_decision_schedule(spec: ModelSpec, domain: Domain) -> dg.ScheduleDefin
     return decision_schedule
 
 
-def _due(instance: dg.DagsterInstance, spec: ModelSpec, domain: Domain) -> Iterator[str]:
-    """The decisions in a cycle of their own whose time has passed, and that were not reported yet."""
+def _due(instance: dg.DagsterInstance, spec: ModelSpec, domain: Domain, newest: str | None) -> Iterator[str]:
+    """The decisions in a cycle of their own whose time has passed, and that were not reported yet.
+
+    Args:
+        instance: Where they were reported.
+        spec: The model.
+        domain: Whose arrivals it lives by.
+        newest: The newest that was reported; None where only the instance can say.
+    """
     closed = closed_through(instance, domain)
     if closed is None or not _scored(instance, spec, closed):
         return
     partitions = decision_partitions(spec.policy, domain)
-    reported = instance.fetch_materializations(due_key(spec), limit=1).records
-    if reported:
-        partition = partitions.get_next_partition_key(str(reported[0].partition_key))
+    reported = [] if newest else instance.fetch_materializations(due_key(spec), limit=1).records
+    newest = newest or (str(reported[0].partition_key) if reported else None)
+    if newest:
+        partition = partitions.get_next_partition_key(newest)
     else:
         first = instance.fetch_materializations(calendar_key(domain), limit=1, ascending=True).records[0]
         moment = end_of(str(first.partition_key)).timestamp()

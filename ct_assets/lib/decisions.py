@@ -61,6 +61,7 @@ def gather_evidence(
         manual_reason=request.evidence["reason"] if request else "",
         manual_number=request.seq if request else None,
         silent=silent_sources(lake, fresh_within, as_of),
+        label_gaps=performance.get("label_gaps", ""),
     )
 
 

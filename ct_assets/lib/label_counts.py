@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ct_assets.core.division import divide
 from ct_assets.core.inputs import MISSING_CATEGORY
+from ct_assets.core.label_gaps import LabelGaps
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strategies import reachable
@@ -27,15 +28,24 @@ from ct_assets.lib.outcomes import CORRECTIONS, days_of_maturity, outcomes_name,
 FOREVER = pd.Timestamp("2200-01-01", tz="UTC")
 
 
-def unlabelled(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp, labelled: int) -> int:
-    """How many of the scored events that matured from `start` to `end` (excluded) are not among the `labelled` ones."""
-    name = scored_name(spec)
-    window = days_of_maturity(start, partition_of(end - INSTANT), spec.label.reach)
-    if not lake.has_rows(name, window):
-        return 0
+def recent_gaps(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> LabelGaps:
+    """How the labels came of the scored events that matured within the window that performance is measured over.
+
+    Args:
+        lake: Where events and outcomes are.
+        spec: The model.
+        as_of: End of the window; what became known later is not seen.
+    """
+    start, scored = as_of - pd.Timedelta(days=spec.policy.performance_window_days), scored_name(spec)
+    window = _matured_since(spec, start, as_of)
+    if lake.has_rows(outcomes_name(spec), window):
+        return LabelGaps.of(_mature_labels(lake, spec, Line(spec.name), as_of, start))
+    if not lake.has_rows(scored, window):
+        return LabelGaps(0, 0, 0, None)
     which = f"{maturing(spec)} >= $start AND {maturing(spec)} < $end"
-    sql = f'SELECT count(DISTINCT {quoted(spec.events.id_column)}) AS n FROM "{name}" WHERE {which}'
-    return int(lake.query(sql, {name: window}, end, {"start": start, "end": end})["n"][0].as_py()) - labelled
+    sql = f'SELECT count(DISTINCT {quoted(spec.events.id_column)}) AS n FROM "{scored}" WHERE {which}'
+    events = int(lake.query(sql, {scored: window}, as_of, {"start": start, "end": as_of})["n"][0].as_py())
+    return LabelGaps(events, events, 0, None)
 
 
 def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
@@ -175,11 +185,23 @@ def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp, gr
     return ""
 
 
-def _mature_labels(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp) -> pd.DataFrame:
-    """Every mature event of a line: `event_timestamp`, `matures`, its `label`, and `came`, when the first one did."""
+def _matured_since(spec: ModelSpec, start: pd.Timestamp | None, as_of: pd.Timestamp) -> Window:
+    last = partition_of(as_of - INSTANT)
+    return Window(None, last) if start is None else days_of_maturity(start, last, spec.label.reach)
+
+
+def _mature_labels(
+    lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp, start: pd.Timestamp | None = None
+) -> pd.DataFrame:
+    """Every mature event of a line: `event_timestamp`, `matures`, its `label`, and `came`, when the first one did.
+
+    Those that matured from `start` on only, if it is given.
+    """
     scored, outcomes, key = scored_name(spec), outcomes_name(spec), quoted(spec.events.id_column)
     asked: dict[str, object] = {"as_of": as_of}
     which, news, came = f"{maturing(spec)} < $as_of", "", "min(known_at)"
+    if start is not None:
+        which, asked["start"] = f"{which} AND {maturing(spec)} >= $start", start
     if line.segment is not None:
         which, asked["segment"] = f"{which} AND {quoted(str(spec.segment_by))} = $segment", line.segment
     if spec.label.horizon is not None:
@@ -187,7 +209,7 @@ def _mature_labels(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp)
         came = f"min({maturing(spec)})"
     if spec.label.absent is not None:
         news, asked["absent"] = "FILTER (WHERE label IS DISTINCT FROM $absent)", spec.label.absent
-    window = Window(None, partition_of(as_of - INSTANT))
+    window = _matured_since(spec, start, as_of)
     windows = {name: window for name in (scored, outcomes) if lake.has_rows(name, window)}
     sql = f"""
 WITH labelled AS (

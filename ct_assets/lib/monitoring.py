@@ -39,6 +39,7 @@ from ct_assets.resources.lake import LakeResource
 
 MODEL_IS_CURRENT = "model_is_current"
 SEGMENTS_WITHIN_LIMIT = "segments_within_limit"
+_LABEL_FIGURES = ("mature", "unlabelled", "unlabelled_share", "late", "late_share")
 
 
 def build_monitoring(spec: ModelSpec, domain: Domain, fresh_within: FreshWithin = NO_SOURCES) -> dg.AssetsDefinition:
@@ -98,6 +99,12 @@ def build_monitoring(spec: ModelSpec, domain: Domain, fresh_within: FreshWithin 
                 "beats_baseline",
                 asset=performance,
                 description="The champion is better than the naive model on the newest labels.",
+            ),
+            dg.AssetCheckSpec(
+                "labels_in_time",
+                asset=performance,
+                description="No more of the newest mature events are without a label in time than "
+                "`label.max_unlabelled` allows.",
             ),
             dg.AssetCheckSpec("no_drift", asset=drift, description="Fewer columns drift than the policy retrains for."),
             dg.AssetCheckSpec(
@@ -206,10 +213,11 @@ def _performance(
 ) -> dg.MaterializeResult:
     save_report(lake.lake(), spec, "performance", as_of, _by_partition(spec, reports))
     own = reports[Line(spec.name)]
-    figures = {k: value for k, value in own.items() if value is not None and k not in ("provisional", "served")}
+    figures = {k: value for k, value in own.items() if value not in (None, "") and k not in ("provisional", "served")}
     fallen = [line.name for line, report in reports.items() if _has_fallen(spec, report)]
     told = {"fallen": ", ".join(fallen)} if spec.segment_by and fallen else {}
     naive = [line.name for line, report in reports.items() if _loses_to_baseline(spec, report)]
+    gaps = {name: own[name] for name in _LABEL_FIGURES if own.get(name) is not None}
     losing = {"now": own["now"], "baseline": own["baseline"], "lines": ", ".join(naive)}
     return dg.MaterializeResult(
         asset_key=key,
@@ -233,6 +241,14 @@ def _performance(
         check_results=[
             _warning(key, "performance_holds", not fallen, figures | told),
             _warning(key, "beats_baseline", not naive, {k: v for k, v in losing.items() if v not in (None, "")}),
+            dg.AssetCheckResult(
+                asset_key=key,
+                check_name="labels_in_time",
+                passed=not own.get("label_gaps"),
+                severity=dg.AssetCheckSeverity.WARN,
+                description=own.get("label_gaps") or None,
+                metadata={**gaps, "limit": spec.label.max_unlabelled},
+            ),
         ],
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ct_assets.core.day_clusters import Estimate, estimate, noise_margin
+from ct_assets.core.label_gaps import LabelGaps
 from ct_assets.core.segments import SERVED_BY, Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.tasks import task_of
@@ -14,7 +15,7 @@ from ct_assets.lake.examples import DAY, INSTANT, maturity
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lib.evaluated import baseline_of, evaluated_rows
-from ct_assets.lib.label_counts import labels_of_lines, unlabelled
+from ct_assets.lib.label_counts import labels_of_lines, recent_gaps
 from ct_assets.lib.outcomes import recent_outcomes
 
 MOST_REFERENCES = 1000
@@ -74,17 +75,30 @@ def performance_reports(
             "label_rate": None,
         }
         if champion is not None and parts is not None:
-            report |= _of_champion(lake, each, champion, spec, as_of, parts)
+            report |= _of_champion(each, champion, spec, parts)
+        if each.line.segment is None:
+            report |= _label_figures(spec, recent_gaps(lake, spec, as_of))
         reports[each.line] = report
     return reports
 
 
+def _label_figures(spec: ModelSpec, gaps: LabelGaps) -> dict[str, Any]:
+    """Whether the labels of the window's events came, and in time; where no label is one too, none is missing."""
+    unlabelled = 0 if spec.label.absent is not None else gaps.unlabelled
+    return {
+        "mature": gaps.events,
+        "unlabelled": unlabelled,
+        "unlabelled_share": unlabelled / gaps.events if gaps.events else None,
+        "late": gaps.late,
+        "late_share": gaps.late / gaps.events if gaps.events else None,
+        "label_gaps": gaps.problem(spec.label),
+    }
+
+
 def _of_champion(
-    lake: Lake,
     releases: Releases,
     champion: Release,
     spec: ModelSpec,
-    as_of: pd.Timestamp,
     outcomes: tuple[pd.DataFrame, pd.DataFrame],
 ) -> dict[str, Any]:
     line, policy = releases.line, spec.policy
@@ -110,9 +124,6 @@ def _of_champion(
         "provisional": _figures(spec, young),
         **({"handed_over": sorted(handed_over)} if handed_over else {}),
     }
-    if line.segment is None:
-        start = as_of - policy.performance_window_days * DAY
-        report["unlabelled"] = unlabelled(lake, spec, start, as_of, len(matured))
     return report
 
 

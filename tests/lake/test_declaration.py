@@ -54,6 +54,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown stable column": ({"stable": ("prize",)}, "field stable: unknown column 'prize', did you mean 'price'"),
     "a stable column of text": ({"stable": ("id",)}, "field stable: column id is object; expected a number"),
+    "a stable column of a reference table": (
+        {"stable": ("price",), "daily": False},
+        "field stable: is for sources that arrive by partition",
+    ),
     "names that differ by case only": (
         {"schema": schema(Price=pa.Column(float))},
         "columns price and Price differ by case only",
@@ -161,3 +165,8 @@ def test_timestamps_without_a_zone_are_named_with_their_rows() -> None:
         "column known_at: expected datetime64[us, UTC]; found timestamps without a time zone, such as "
         "1970-01-01 00:00:00 at 1 row(s), first 0: ask the sender to fix them"
     )
+
+
+def test_sources_that_differ_by_case_only_are_refused() -> None:
+    with pytest.raises(DeclarationError, match="sources Orders and orders differ by case only"):
+        check_together([ORDERS, replace(ORDERS, name="Orders")])

@@ -8,13 +8,15 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ct_assets.defs.sources.contracts import FLIGHTS, PLANES, SOURCES, WEATHER
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
-from ct_assets.lib.arrivals import SETTLE_SECONDS, build_arrival_sensor
+from ct_assets.lib.arrivals import PROGRESS, SETTLE_SECONDS, build_arrival_sensor
 from ct_assets.resources.lake import LakeResource
 
 DAY, NEXT = "2013-01-05", "2013-01-06"
@@ -223,6 +225,26 @@ def test_the_cursor_is_as_small_as_the_backlog(tmp_path: Path) -> None:
         path.unlink()
     sensor.look()
     assert json.loads(sensor.cursor or "") == {"weather": {}}
+
+
+def test_files_that_nothing_takes_in_are_named_and_no_longer_waited_for(tmp_path: Path) -> None:
+    sensor = Sensor(tmp_path, (WEATHER,))
+    for day in (DAY, NEXT):
+        sensor.land(f"weather/{day}/weather.parquet")
+    sensor.events()
+    Lake(tmp_path).dataset("weather").write(NEXT, pa.table({"known_at": pa.array([], pa.timestamp("us", "UTC"))}))
+    assert not sensor.warnings
+    cursor = json.loads(sensor.cursor or "")
+    long_ago = pd.Timestamp(cursor[PROGRESS]["at"]) - WEATHER.domain.closes_after
+    sensor.cursor = json.dumps(cursor | {PROGRESS: {"at": long_ago.isoformat()}})
+    closed = [event.partition for event in sensor.events() if event.asset_key.path[0] == "calendar"]
+    assert closed[0] == DAY
+    assert f"weather/{DAY}/weather.parquet" in sensor.warnings[0]
+    # Once something is taken in, the rest is waited for again.
+    (tmp_path / "landing" / "weather" / NEXT / "weather.parquet").unlink()
+    sensor.warnings.clear()
+    sensor.events()
+    assert not sensor.warnings
 
 
 def test_a_sensor_goes_on_from_its_cursor(sensor: Sensor) -> None:

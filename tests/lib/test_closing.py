@@ -1,5 +1,6 @@
 """When an arrival partition is closed, and by which times it is decided."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_files_in_landing_are_taken_in_before_their_partition_is_closed(lake: La
     for name in ("orders", "visits"):
         arrive(lake, name, "2020-03-02", "2020-03-03")
     assert [c.partition for c in closed(lake, RECORDED, waiting={"2020-03-03"})] == ["2020-03-02"]
+
+
+@pytest.mark.parametrize("domain", [RECORDED, LIVE])
+def test_a_file_that_nothing_takes_in_holds_its_partition_back_for_a_while_only(lake: Lake, domain: Domain) -> None:
+    arrive(lake, "orders", "2020-03-02")
+    held = {"2020-03-02": ["visits/2020-03-02/torn.parquet"]}
+    over = pd.Timestamp("2020-03-03T01:00Z")
+    assert list(closings(lake, sources(domain), held, None, over)) == []
+    (closing,) = closings(lake, sources(domain), held, None, over, stuck=held)
+    assert closing.stuck == ("visits/2020-03-02/torn.parquet",)
+    assert closing.silent == ("visits (never)",)
+    assert closing_event(domain, closing).metadata["waiting in landing"].value == "visits/2020-03-02/torn.parquet"
 
 
 def test_a_live_partition_is_closed_by_the_clock_or_by_what_came_later(lake: Lake) -> None:
@@ -206,6 +219,22 @@ def test_a_weekly_decision_is_due_once_all_that_had_arrived_by_then_is_closed(tm
         assert due(instance, tmp_path, MONDAYS)[0] == []
 
 
+def test_a_weekly_decision_is_due_again_when_its_labels_come_late(tmp_path: Path) -> None:
+    labels = dg.AssetKey(model("delay").label.source)
+    with dg.DagsterInstance.ephemeral() as instance:
+        report(instance, *(f"2020-03-{day:02d}" for day in range(4, 16)))
+        partitions, cursor = due(instance, tmp_path, MONDAYS)
+        assert partitions == ["2020-03-02-06:00", "2020-03-09-06:00"]
+        assert due(instance, tmp_path, MONDAYS, cursor)[0] == []
+        # The 8th ends at midnight, before the decision of Monday the 9th at six; the 16th is of a decision to come.
+        for partition in ("2020-03-08", "2020-03-16"):
+            instance.report_runless_asset_event(dg.AssetMaterialization(labels, partition=partition))
+        partitions, cursor = due(instance, tmp_path, MONDAYS, cursor)
+        assert partitions == ["2020-03-02-06:00"]
+        # An older one that was reported again is not taken for the newest.
+        assert due(instance, tmp_path, MONDAYS, cursor)[0] == []
+
+
 def schedule_of(policy: RetrainPolicy, instance: dg.DagsterInstance, home: Path, domain: Domain, time: str):
     spec = model("delay").model_copy(update={"policy": policy})
     schedule = build_decision_schedule(spec, domain)
@@ -250,10 +279,10 @@ def test_a_request_makes_the_newest_decision_due_at_once_and_is_answered_once(tm
 
     with dg.DagsterInstance.ephemeral() as instance:
         first = decided()
-        assert (first.kind, due(instance, home, spec.policy)) == (SKIP, ([], "0"))
+        assert (first.kind, due(instance, home, spec.policy)[0]) == (SKIP, [])
         request = ledger.append(REQUEST, "m", time, {"reason": "labels were mended"})
         partitions, cursor = due(instance, home, spec.policy, "0")
-        assert (partitions, cursor) == (["2020-03-04"], str(request.seq))
+        assert (partitions, json.loads(cursor)["asked"]) == (["2020-03-04"], request.seq)
         assert due(instance, home, spec.policy, cursor) == ([], cursor)
         assert open_request(releases) == request
 

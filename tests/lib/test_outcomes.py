@@ -21,7 +21,7 @@ from ct_assets.core.segments import Line
 from ct_assets.lake.examples import maturity, read_labels
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import read_examples
-from ct_assets.lib.decisions import gather_evidence
+from ct_assets.lib.decisions import decide_about, gather_evidence
 from ct_assets.lib.label_counts import labels_known, untrainable
 from ct_assets.lib.model_assets import model_key
 from ct_assets.lib.monitoring import _performance
@@ -312,6 +312,33 @@ def champion(home: Path, ledger: Ledger) -> Releases:
     return releases
 
 
+@pytest.mark.parametrize(("came", "late", "fine"), [(20, 0, True), (70, 50, False)])
+def test_events_without_a_label_in_time_are_a_figure_and_a_check_of_each_day(
+    tmp_path: Path, came: int, late: int, fine: bool
+) -> None:
+    # 200 loans of one afternoon, mature 60 hours later; of 30 nothing is ever heard, of 50 perhaps too late.
+    loans = [(f"loan{i}", 1 + i / 100, 0) for i in range(200)]
+    messages = [(f"loan{i}", i % 2, 20 if i < 120 else came) for i in range(170)]
+    made, resource = world(tmp_path, model("delay"), loans, messages), LakeResource(home=str(tmp_path))
+    made.arrive(5)
+    releases = champion(tmp_path, resource.ledger())
+    for number in range(5):
+        outcomes = save_outcomes(made.lake, made.spec, day(number))
+    report = performance_report(made.lake, releases, made.spec, end_of(4))
+    figures = {"mature": 200, "unlabelled": 30, "unlabelled_share": 0.15, "late": late, "late_share": late / 200}
+    assert figures.items() <= report.items()
+    told = {releases.line: report}
+    result = _performance(resource, made.spec, model_key(made.spec, "performance"), end_of(4), told, outcomes)
+    (check,) = (each for each in result.check_results if each.check_name == "labels_in_time")
+    assert (check.passed, check.severity.value) == (fine, "WARN")
+    assert {name: each.value for name, each in check.metadata.items()} == figures | {"limit": 0.2}
+    evidence, decision = decide_about(made.lake, releases, made.spec, end_of(4))
+    assert ("labels" in decision.reasons) is not fine
+    if not fine:
+        assert "30 (15.0%) have no label and those of 50 (25.0%) came after maturity" in decision.reasons["labels"]
+        assert evidence.label_gaps == check.description
+
+
 def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None:
     # Matured: one bad of three; young: six loans whose labels came at once, and one without any.
     loans = [(f"old{i}", 1 + i, 0) for i in range(4)] + [(f"young{i}", 90 + i, 0) for i in range(7)]
@@ -332,7 +359,7 @@ def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None
             result = _performance(resource, spec, model_key(spec, "performance"), end_of(number), told, outcomes)
         reports[name] = read_report(made.lake, spec, "performance", end_of(4), Line("m"))
         evidence[name] = gather_evidence(made.lake, releases, spec, end_of(4))
-        checks[name], _ = result.check_results
+        checks[name], *_ = result.check_results
         assert result.metadata["provisional (decides nothing)"] == reports[name]["provisional"]
     told, silent = reports["with"], reports["without"]
     assert (told["rows"], told["label_rate"], told["unlabelled"], told["corrected"]) == (3, 1 / 3, 1, 1)
