@@ -48,7 +48,7 @@ CHECK_NAMES = tuple(CHECKS)
 
 
 SCHEMA_VERSION = 1
-"""Of what is written today. Readers take what they know of a stored verdict, whatever version wrote it."""
+"""Of verdicts that are written today; see `schema_versions`."""
 
 Outcome = Literal["passed", "rejected", "inconclusive"]
 

@@ -17,8 +17,10 @@ from ct_assets.core.artifact import ArtifactError, load_model
 from ct_assets.core.canonical import digest
 from ct_assets.core.ledger import POINTER_MOVES, PROMOTION, VERDICT, Ledger
 from ct_assets.core.profile import Profile
+from ct_assets.core.schema_versions import newer_schema
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
+from ct_assets.core.verdict import SCHEMA_VERSION as VERDICT_VERSION
 from ct_assets.core.verdict import Verdict, VerdictError
 from ct_assets.lake.paths import write_atomically
 
@@ -85,14 +87,17 @@ class Releases:
 
         Raises:
             FileNotFoundError: There is no such verdict.
-            VerdictError: The verdict was changed after the gate sealed it.
+            VerdictError: The verdict was changed after the gate sealed it, or a newer version of the code wrote it.
         """
         path = self._folder("verdicts") / f"{name}.json"
         if not path.exists():
             raise FileNotFoundError(
                 f"verdict {name[:12]} of {self.model} is gone: expected {path}; restore it, or evaluate again"
             )
-        verdict = Verdict.model_validate_json(path.read_text())
+        document = json.loads(path.read_bytes())
+        if problem := newer_schema(document, VERDICT_VERSION):
+            raise VerdictError(f"{path} {problem}")
+        verdict = Verdict.model_validate(document)
         verdict.verify()
         if verdict.digest != name:
             raise VerdictError(f"{path} is verdict {verdict.digest[:12]}, not the one it is named after: restore it")
@@ -139,7 +144,7 @@ class Releases:
         """A release by its version.
 
         Raises:
-            ArtifactError: Its file is not the one that was promoted.
+            ArtifactError: Its file is not the one that was promoted, or a newer version of the code wrote it.
             FileNotFoundError: That version never became a release.
         """
         path = self._folder("releases") / f"{version}.json"
@@ -148,6 +153,8 @@ class Releases:
             known = ", ".join(map(str, versions)) or "none yet"
             raise FileNotFoundError(f"version {version} of {self.model} is no release; releases: {known}")
         document, promoted = json.loads(path.read_bytes()), self._promotion(version)
+        if problem := newer_schema(document, SCHEMA_VERSION):
+            raise ArtifactError(f"{path} {problem}")
         if promoted is not None and promoted.get("release", found := _seal(document)) != found:
             raise ArtifactError(
                 f"{path} is not the release that was promoted as version {version} of {self.model}: it was changed; "

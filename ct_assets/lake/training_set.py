@@ -15,6 +15,7 @@ import pyarrow as pa
 from ct_assets.core import canonical
 from ct_assets.core.division import divide
 from ct_assets.core.inputs import model_inputs
+from ct_assets.core.schema_versions import newer_schema
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.strategies import reachable
@@ -319,10 +320,12 @@ def load_training_set(lake: Lake, digest: str) -> TrainingSet:
 
     Raises:
         FileNotFoundError: There is no such snapshot.
-        ValueError: The manifest is not the one that the digest names.
+        ValueError: The manifest is not the one that the digest names, or a newer version of the code wrote it.
     """
     path = _folder(lake, digest) / MANIFEST
     content = json.loads(path.read_text())
+    if problem := newer_schema(content, SCHEMA_VERSION):
+        raise ValueError(f"{path} {problem}")
     if (found := canonical.digest(content)) != digest:
         raise ValueError(f"{path} was changed: its digest is {found}, and not {digest}; train again")
     names = {field.name for field in fields(TrainingSet)}

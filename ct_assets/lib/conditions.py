@@ -147,8 +147,9 @@ def gate_passed() -> dg.AutomationCondition:
     """The newest evaluation passed every check of its gate.
 
     Evaluated a tick after the evaluation, when its verdict stands; a rejected challenger leaves the run green and this
-    condition false.
+    condition false. The first look takes what stands by then, as no later decision asks for a promotion again: another
+    process may have judged and died, or have lost what it remembered. What was promoted is not promoted twice.
     """
-    judged = _latched(AC.any_deps_match(AC.newly_updated()))
+    judged = _latched(AC.any_deps_match(AC.newly_updated())) | _latched(AC.initial_evaluation())
     passed = AC.all_deps_match(AC.all_checks_match(AC.check_passed()))
     return (judged & passed & ~AC.any_deps_in_progress() & ~AC.in_progress()).with_label("the gate has passed")

@@ -271,11 +271,22 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
                 metadata={"version": challenger.version, "not_promoted": str(error)},
             )
             return
-        yield dg.MaterializeResult(
-            metadata=_plain(asdict(release)), data_version=dg.DataVersion(release.artifact_digest)
-        )
+        metadata, partition = _plain(asdict(release)), context.partition_key if context.has_partition_key else None
+        if _newest_made(context, partition) == release.version:
+            # It serves already: its date, by which freshness counts, stays.
+            yield dg.AssetObservation(context.asset_key, partition=partition, metadata=metadata)
+        else:
+            yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(release.artifact_digest))
 
     return champion
+
+
+def _newest_made(context: dg.AssetExecutionContext, partition: str | None) -> str | None:
+    """The version that the asset was last made of; None if it never was."""
+    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=None if partition is None else [partition])
+    found = context.instance.fetch_materializations(wanted, limit=1).records
+    made = found[0].asset_materialization if found else None
+    return None if made is None or "version" not in made.metadata else str(made.metadata["version"].value)
 
 
 def promote_judged(

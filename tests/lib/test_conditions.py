@@ -538,6 +538,24 @@ def test_a_rejected_challenger_is_not_promoted_and_the_next_one_that_passes_is(k
     assert [world.tick(), world.tick()] == [{}, {}]
 
 
+@pytest.mark.parametrize("kind", ["unpartitioned", "static", "dynamic"])
+def test_a_verdict_that_passed_while_another_process_looked_is_promoted_at_the_first_look(kind: str) -> None:
+    """As when `ct run` died between verdict and promotion and the daemon goes on, or a cursor was lost."""
+    definition, partitions = KINDS[kind]
+    world, first = Scenario(training(definition)), (partitions or [None])[0]
+    world.run("verdict", partition=first)
+    assert world.tick() == {"champion": {first}}
+    world.run("champion", partition=first)
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
+def test_a_verdict_that_rejected_while_another_process_looked_asks_for_nothing() -> None:
+    world = Scenario(training(None))
+    world.green["better"] = False
+    world.run("verdict")
+    assert [world.tick(), world.tick()] == [{}, {}]
+
+
 @two_kinds
 def test_a_champion_stays_when_a_later_challenger_is_rejected(kind: str) -> None:
     world, (first, *_) = started(training, kind)
