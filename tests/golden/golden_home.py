@@ -62,7 +62,9 @@ def copy_checkout(target: Path) -> None:
 
 def environment(checkout: Path, home: Path) -> dict[str, str]:
     """The variables that commands of a checkout run with."""
-    return {**os.environ, "PYTHONPATH": str(checkout), "CT_HOME": str(home), "COLUMNS": "300"}
+    # MLflow notes the registry of this process there.
+    kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return {**kept, "PYTHONPATH": str(checkout), "CT_HOME": str(home), "COLUMNS": "300"}
 
 
 def ct(checkout: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
