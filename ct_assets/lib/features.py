@@ -59,15 +59,16 @@ class FeatureSet:
         lookback_days: How many earlier arrival days the longest window reaches into.
         owner: `team:name` or an e-mail address.
         publication_delay: How long after their `created` rows of a recorded group, or from before a live group went
-            live, count as available online: the time that arrival, computation and publication take. 0 for a model
-            whose predictions are asked for once the features are there.
+            live, count as available online: the time that arrival, computation and publication take. When left out,
+            zero for a recorded group, whose predictions are asked for once the features are there; for the past of a
+            live one what its live publications took, in the median, and five minutes before the first of them.
     """
 
     source: Source
     views: Mapping[str, FeatureSql]
     owner: str
     lookback_days: int = 0
-    publication_delay: timedelta = timedelta(0)
+    publication_delay: timedelta | None = None
 
 
 def feature_key(view: str) -> dg.AssetKey:

@@ -2,14 +2,16 @@
 
 A row's `created` is the time from which on the server has it. A live group is published as it arrives, so `created` is
 the time of the publication; what a recorded group, or a backfill from before the group went live, would have been
-published at is what its SQL says plus the feature set's `publication_delay`. Historical retrieval filters by `created`,
-so training and gate have exactly what the server had. A live row also has `online_at`, the clock after the online store
-had taken it: the daily parity check measures by it whether `created` is true.
+published at is what its SQL says plus the feature set's `publication_delay`, or what was measured. Historical retrieval
+filters by `created`, so training and gate have exactly what the server had. A live row also has `ct_online_at`, the
+clock after the online store had taken it, by which the daily parity check tries whether `created` is true, and
+`ct_known_at`, what its SQL says: their difference is the delay of publication.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -31,8 +33,14 @@ if TYPE_CHECKING:
 
 LIVE_SINCE = "live_since"
 """File in a view's dataset with the partition from which on its rows were published as they arrived."""
-ONLINE_AT = "online_at"
+ONLINE_AT = "ct_online_at"
 """Column of live rows: when the online store had them."""
+KNOWN_AT = "ct_known_at"
+"""Column of live rows: the `created` of their SQL."""
+USUAL_DELAY = timedelta(minutes=5)
+"""How long a live group takes to publish what has arrived, until it has been measured."""
+MEASURED_FILES = 200
+"""How many of the newest publications a delay is measured by."""
 LATE = pd.Timedelta(days=1)
 """A partition that ended longer ago than this, and is the first of its view, is a backfill."""
 MOST_FILES = 24
@@ -45,12 +53,12 @@ class Availability:
 
     Attributes:
         live: Whether they are published as they arrive, and are available from `now` on.
-        delay: Otherwise: how long after the SQL's `created` they would have been.
+        delay: Otherwise: how long after the SQL's `created` they would have been; as measured when None.
         now: Time of the publication; none of its rows is available later. The clock's when None.
     """
 
     live: bool = False
-    delay: timedelta = timedelta(0)
+    delay: timedelta | None = timedelta(0)
     now: datetime | None = None
 
     def clock(self) -> pa.Scalar:
@@ -72,11 +80,14 @@ class Published:
 
 
 def availability(
-    lake: Lake, domain: Domain, view: str, partition: str, delay: timedelta, now: datetime | None = None
+    lake: Lake, domain: Domain, view: str, partition: str, delay: timedelta | None, now: datetime | None = None
 ) -> Availability:
-    """How the rows of a partition become available; notes when a view of a live group is first published live."""
+    """How the rows of a partition become available; notes when a view of a live group is first published live.
+
+    Without a declared delay that of a recorded group is zero, and that of a live one's past is measured.
+    """
     if domain.last_day is not None:
-        return Availability(delay=delay, now=now)
+        return Availability(delay=delay or timedelta(0), now=now)
     dataset = _dataset(lake, view)
     if partition == WHOLE:
         return Availability(live=bool(dataset.partition(WHOLE)), delay=delay, now=now)
@@ -122,11 +133,13 @@ def publish(
     restore_if_lost(lake, store, view)
     if available.live and same:
         rows = _news(lake, rows, stored, keys)
+        known = rows["created"].cast(UTC_US)
         times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
         rows = rows.set_column(created, "created", times.cast(UTC_US))
         withdrawn = rows.slice(0, 0)
     else:
-        shifted = pc.add(_micros(rows["created"]), available.delay // timedelta(microseconds=1))
+        delay = measured_delay(lake, view) if available.delay is None else available.delay
+        shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
         times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
         rows = rows.set_column(created, "created", times.cast(UTC_US))
         withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
@@ -138,10 +151,25 @@ def publish(
     elif not files or rows.num_rows:
         together = len(files) >= MOST_FILES
         online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
-        rows = rows.append_column(ONLINE_AT, online_at)
+        rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
         content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
         dataset.write(partition, content, name=definition, append=not together)
     return Published(rows.num_rows, without_key)
+
+
+def measured_delay(lake: Lake, view: str) -> timedelta:
+    """How long after the SQL's `created` the rows of a view came online: the median of its newest live publications.
+
+    The median, as an outage would make the past look worse than it was; `USUAL_DELAY` before the first one.
+    """
+    dataset = _dataset(lake, view)
+    noted = dataset.root / LIVE_SINCE
+    files = [file for file in dataset.files(noted.read_text()) if file.rows] if noted.exists() else []
+    tables = [pq.read_table(path) for path in dataset.paths(files[-MEASURED_FILES:])]
+    timed = [table.select([KNOWN_AT, ONLINE_AT]) for table in tables if KNOWN_AT in table.column_names]
+    delays = [pc.subtract(_micros(t[ONLINE_AT]), _micros(t[KNOWN_AT])).drop_null() for t in timed]
+    found = [delay for column in delays for delay in column.to_pylist()]
+    return max(timedelta(microseconds=median(found)), timedelta(0)) if found else USUAL_DELAY
 
 
 def _dataset(lake: Lake, view: str) -> Dataset:

@@ -19,7 +19,15 @@ from ct_assets.lake.examples import with_features
 from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake
 from ct_assets.lib.online_rows import as_online
-from ct_assets.lib.publishing import MOST_FILES, Availability, availability, publish
+from ct_assets.lib.publishing import (
+    MOST_FILES,
+    ONLINE_AT,
+    USUAL_DELAY,
+    Availability,
+    availability,
+    measured_delay,
+    publish,
+)
 from ct_assets.resources.feast import _import_feast
 from ct_assets.serving.features import FeatureReader
 from ct_assets.serving.live import Live
@@ -346,6 +354,28 @@ def test_a_live_row_says_when_the_online_store_had_it(shop):
     shop.publish([("apple", f"{DAY}T09:00Z", 5), ("pear", f"{DAY}T10:00Z", 1)], live=True, now=at("23:00"))
     dataset = shop.lake.dataset("features/shelf")
     rows = [row for path in dataset.paths(shop.files()) for row in pq.read_table(path).to_pylist()]
-    found = {row["item"]: (row["created"], row["online_at"]) for row in rows}
+    found = {row["item"]: (row["created"], row[ONLINE_AT]) for row in rows}
     assert found["pear"] == (at("23:00"), at("23:00"))
     assert before <= found["apple"][0] <= found["apple"][1] <= datetime.now(UTC)
+
+
+def test_the_past_of_a_live_group_has_the_delay_that_was_measured(shop):
+    live, recorded = Domain("live", date(2020, 1, 1)), Domain("recorded", date(2020, 1, 1), date(2024, 12, 31))
+
+    def given(partition, now, domain=live):
+        return vars(availability(shop.lake, domain, "shelf", partition, None, now))
+
+    assert measured_delay(shop.lake, "shelf") == USUAL_DELAY
+    shop.publish([("apple", "2024-04-20T09:00Z", 1)], partition="2024-04-20", **given("2024-04-20", at("08:00")))
+    seen = [shop.offline("apple", f"2024-04-20T09:{clock}Z") for clock in ("04:59", "05:00")]
+    assert seen == [None, 1]
+    rows = []
+    for minute, late in ((10, 2), (20, 3), (30, 90)):
+        rows.append((f"item{minute}", f"{DAY}T09:{minute}Z", minute))
+        shop.publish(rows, **given(DAY, at(f"09:{minute}") + timedelta(minutes=late)))
+    # 2, 3 and 90 minutes: an outage does not count for more than it was.
+    assert measured_delay(shop.lake, "shelf") == timedelta(minutes=3)
+    shop.publish([("pear", "2024-04-21T09:00Z", 2)], partition="2024-04-21", **given("2024-04-21", at("12:00")))
+    seen = [shop.offline("pear", f"2024-04-21T09:{clock}Z") for clock in ("02:59", "03:00")]
+    assert seen == [None, 2]
+    assert given(DAY, at("12:00"), recorded)["delay"] == timedelta(0)

@@ -18,7 +18,7 @@ from ct_assets.lake.examples import with_features
 from ct_assets.lake.served_log import ServedLog, ServedRow, plain
 from ct_assets.lib.parity import _equal, compare_day
 from ct_assets.lib.parity_check import parity_result
-from ct_assets.lib.publishing import Availability, publish
+from ct_assets.lib.publishing import ONLINE_AT, Availability, publish
 from ct_assets.lib.scoring import _parity
 from ct_assets.resources.lake import LakeResource
 from ct_assets.serving.features import FeatureReader
@@ -138,10 +138,10 @@ def test_a_publication_may_take_a_minute(town):
     (file,) = dataset.partition(DAY)
     rows = pq.read_table(dataset.paths([file])[0])
     late = pa.array([at("08:01")] * rows.num_rows, UTC_US)
-    dataset.write(DAY, rows.set_column(rows.column_names.index("online_at"), "online_at", late), name="one")
+    dataset.write(DAY, rows.set_column(rows.column_names.index(ONLINE_AT), ONLINE_AT, late), name="one")
     assert unequal(town.compare(["08:00"])) == {}
     later = pa.array([at("08:02")] * rows.num_rows, UTC_US)
-    dataset.write(DAY, rows.set_column(rows.column_names.index("online_at"), "online_at", later), name="one")
+    dataset.write(DAY, rows.set_column(rows.column_names.index(ONLINE_AT), ONLINE_AT, later), name="one")
     assert unequal(town.compare(["08:01"])) == {
         ("recomputed", "celsius"): (1, 1, 1),
         ("recomputed", "humidity"): (1, 1, 1),
