@@ -29,8 +29,9 @@ from ct_assets.defs.models import load_specs
 from ct_assets.lake import releases, training_set
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
-from ct_assets.lib.promotion import _refuse_unservable
+from ct_assets.lib.promotion import rollback
 from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import RegistryResource
 
 FACTS = json.loads((HERE / "facts.json").read_text())
 VERSIONS = [move["version"] for move in FACTS["promotions"]]
@@ -109,9 +110,7 @@ def later_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(verdict.CHECKS, "error_budget_left", "The statistical gate has errors left to spend.")
 
 
-def test_later_code_opens_it_and_may_roll_back_to_each_release(
-    home: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_later_code_opens_it_and_rolls_back(home: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     later_code(monkeypatch)
     found = releases_of(home)
     for version in VERSIONS:
@@ -122,7 +121,9 @@ def test_later_code_opens_it_and_may_roll_back_to_each_release(
         assert (
             load_training_set(LakeResource(home=str(home)).lake(), release.training_set).digest == release.training_set
         )
-        _refuse_unservable(found, version)  # nothing keeps a rollback from returning to it
+    lake = LakeResource(home=str(home))
+    back = rollback(lake, RegistryResource(home=lake.home), Line(MODEL), "an alarm too many")
+    assert (back.version, found.present()) == (VERSIONS[-2], back)
 
 
 @pytest.mark.parametrize("kind", ["verdicts", "releases", "training_sets"])
