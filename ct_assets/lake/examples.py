@@ -251,7 +251,8 @@ def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Time
 SELECT *, min(known_at) {news} OVER (PARTITION BY {key}) AS came FROM versions
 QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC, label DESC) = 1 ORDER BY {key}
 """
-    return _versions(lake, spec, as_of, partition_of(first), wanted, asked)
+    found = _versions(lake, spec, as_of, partition_of(first), wanted, asked)
+    return found if "came" in found else found.assign(came=found["known_at"])
 
 
 def label_versions(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: str) -> pd.DataFrame:
@@ -271,6 +272,9 @@ def _versions(
 ) -> pd.DataFrame:
     """What is `wanted` of the table `versions`: each label that differs from the one before."""
     id_column = spec.events.id_column
+    if not lake.has_rows(spec.label.source, Window()):
+        # It has sent nothing yet, as where the first labels come later than the first events.
+        return pd.DataFrame({id_column: [], "label": [], "known_at": pd.Series(dtype="datetime64[us, UTC]")})
     key = quoted(id_column)
     sql = f"""
 WITH versions AS (

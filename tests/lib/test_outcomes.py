@@ -5,6 +5,7 @@ The oracle of `labelled_world` works every loan out by itself, in pandas.
 
 import tempfile
 from pathlib import Path
+from shutil import rmtree
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,7 @@ from ct_assets.core.policy import decide
 from ct_assets.core.profile import bin_edges, profile
 from ct_assets.core.segments import Line
 from ct_assets.lake.examples import maturity, read_labels
+from ct_assets.lake.lake import Lake
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import read_examples
 from ct_assets.lib.decisions import decide_about, gather_evidence
@@ -337,6 +339,14 @@ def test_events_without_a_label_in_time_are_a_figure_and_a_check_of_each_day(
     if not fine:
         assert "30 (15.0%) have no label and those of 50 (25.0%) came after maturity" in decision.reasons["labels"]
         assert evidence.label_gaps == check.description
+
+
+def test_a_day_before_the_first_label_ever_has_no_outcome_and_fails_nothing(tmp_path: Path) -> None:
+    made = world(tmp_path, model("delay"), [("a", 1, 0), ("b", 2, 0)])
+    made.arrive(1)
+    rmtree(tmp_path / "lake" / "messages")
+    outcomes = save_outcomes(Lake(tmp_path), made.spec, day(0))
+    assert (outcomes.first.num_rows, outcomes.corrections.num_rows) == (0, 0)
 
 
 def test_provisional_figures_are_told_and_decide_nothing(tmp_path: Path) -> None:
