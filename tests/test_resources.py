@@ -12,7 +12,9 @@ from dagster_duckdb import DuckDBResource
 from ct_assets.definitions import defs
 from ct_assets.lake.lake import Window
 from ct_assets.resources.duckdb import InMemoryDuckDB
+from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
+from ct_assets.resources.registry import RegistryResource
 
 
 def test_the_lake_of_the_definitions_is_queried_by_their_duckdb() -> None:
@@ -54,6 +56,13 @@ def test_a_lake_of_its_own_has_a_duckdb_by_default(tmp_path: Path) -> None:
     with dg.build_sensor_context(resources={"lake": lake}, definitions=dg.Definitions(sensors=[look])) as context:
         look(context)
     assert found == ["UTC"]
+
+
+def test_feast_and_the_registry_take_the_home_of_a_lake(tmp_path: Path) -> None:
+    lake = LakeResource(home=str(tmp_path))
+    assert RegistryResource(lake=lake).path == FeastResource(lake=lake).path == tmp_path
+    with dg.build_resources({"feast": FeastResource(lake=lake), "registry": RegistryResource(lake=lake)}) as opened:
+        assert opened.feast.path == opened.registry.path == tmp_path
 
 
 def test_a_connection_is_closed_when_its_query_fails() -> None:

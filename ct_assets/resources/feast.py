@@ -16,6 +16,7 @@ import yaml
 from ct_assets.lake.dataset import Dataset
 from ct_assets.lake.declaration import DeclarationError
 from ct_assets.lake.paths import default_home, write_atomically
+from ct_assets.resources.lake import LakeResource
 
 if TYPE_CHECKING:
     from feast import FeatureStore, RepoConfig
@@ -31,10 +32,14 @@ class FeastResource(dg.ConfigurableResource):
     """The feature store under a home; opened once per process.
 
     Attributes:
-        home: `$CT_HOME`; empty for the default.
+        home: `$CT_HOME`; empty for the default. Or `lake`, whose home it is.
     """
 
     home: str = ""
+
+    def __init__(self, lake: LakeResource | None = None, **data: Any) -> None:
+        # Its home alone is kept: Dagster makes a nested resource anew, with its schema, for each run and tick.
+        super().__init__(**({"home": lake.home} if lake else {}), **data)
 
     @property
     def path(self) -> Path:

@@ -9,13 +9,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import dagster as dg
 
 from ct_assets.lake.paths import create_database, default_home
+from ct_assets.resources.lake import LakeResource
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,12 +55,16 @@ class RegistryResource(dg.ConfigurableResource):
     """MLflow at `tracking_uri`.
 
     Attributes:
-        home: `$CT_HOME`; empty for the default.
+        home: `$CT_HOME`; empty for the default. Or `lake`, whose home it is.
         tracking_uri: Any MLflow server or database; empty for SQLite under the home.
     """
 
     home: str = ""
     tracking_uri: str = ""
+
+    def __init__(self, lake: LakeResource | None = None, **data: Any) -> None:
+        # Its home alone is kept: Dagster makes a nested resource anew, with its schema, for each run and tick.
+        super().__init__(**({"home": lake.home} if lake else {}), **data)
 
     @property
     def path(self) -> Path:
