@@ -661,6 +661,9 @@ class Graph:
             )
             for check in self.graph.get_check_keys_for_assets({key}):
                 spec = self.graph.get_check_spec(check)
+                if spec.partitions_def and not spec.blocking:
+                    # Dagster takes no second result of a partition without a run, and no condition looks at these.
+                    continue
                 evaluation = dg.AssetCheckEvaluation(
                     asset_key=key,
                     check_name=check.name,

@@ -23,7 +23,7 @@ from ct_assets.lib.scoring import _parity
 from ct_assets.resources.lake import LakeResource
 from ct_assets.serving.features import FeatureReader
 
-DAY = "2026-03-01"
+DAY = "2026-03-02"
 LIVE, RECORDED = Domain("live", date(2020, 1, 1)), Domain("recorded", date(2020, 1, 1), date(2030, 1, 1))
 UTC_US = pa.timestamp("us", "UTC")
 
