@@ -123,8 +123,8 @@ def labels_by_hand(bought: pd.DataFrame, as_of: pd.Timestamp) -> dict[str, int]:
 
 ASKED: dict[str, dict[str, Any]] = {
     "repurchase": {
-        "at": "2010-02-26T00:00:00Z",
-        "instances": [{"customer": "13085", "country": "United Kingdom", "asked_at": "2010-02-26T00:00:00Z"}],
+        "at": "2010-03-28T00:00:00Z",
+        "instances": [{"customer": "13085", "country": "United Kingdom", "asked_at": "2010-03-28T00:00:00Z"}],
     },
     "household_power": {
         "at": "2007-02-16T12:00:00Z",
