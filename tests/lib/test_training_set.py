@@ -32,7 +32,7 @@ class Store:
 
     def get_historical_features(self, asked: pd.DataFrame, *_: object, **__: object) -> Any:
         joined = asked.assign(x=asked["event_timestamp"].map(self.found))
-        return SimpleNamespace(to_df=lambda: joined)
+        return SimpleNamespace(to_arrow=lambda: pa.Table.from_pandas(joined, preserve_index=False))
 
 
 def shops(home: Path, scored: int) -> World:
