@@ -87,18 +87,11 @@ def _is_estimator(found: type, listed: bool) -> bool:
 
 
 def _makes_estimators(found: Any, module: str) -> bool:
-    """Whether it is a function that the project itself, or the program that runs, defines; of the platform's, one of
-    `FACTORIES`."""
-    if not isinstance(found, FunctionType) or not is_own(module):
+    """Whether it is a function that the project defines there, or that the running program has put there; of the
+    platform's modules, one of `FACTORIES`."""
+    if not isinstance(found, FunctionType) or found.__module__ not in (module, "__main__") or not is_own(module):
         return False
-    return all(
-        name in FACTORIES or name.startswith(DEPLOYED) or name == "__main__" or _is_of_users(name)
-        for name in (module, found.__module__)
-    )
-
-
-def _is_of_users(module: str) -> bool:
-    return module.partition(".")[0] != PLATFORM and is_own(module)
+    return module in FACTORIES or module.startswith(DEPLOYED) or module.partition(".")[0] != PLATFORM
 
 
 def estimator_packages() -> tuple[str, ...]:

@@ -27,8 +27,8 @@ class RowTimes:
     """When each row to fit was predicted for, and when it was mature.
 
     Attributes:
-        predicted: Moments of prediction, shape (n,).
-        matures: Moments of maturity, shape (n,).
+        predicted: Times of prediction, shape (n,).
+        matures: Times of maturity, shape (n,).
         by_maturity: Whether the newest rows are those that matured last, as where each event matures by itself.
     """
 
@@ -87,7 +87,7 @@ class TimeOrderedSplit:
         self.folds = folds
         self.share = share
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Positions, Positions]]:  # noqa: ARG002
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Positions, Positions]]:  # noqa: ARG002  scikit-learn's signature
         """Positions to fit and to test on, the oldest fold first.
 
         Raises:
@@ -118,17 +118,17 @@ class TimeOrderedSplit:
 
         No row may have been mature in time.
         """
-        moments = times.matures if times.by_maturity else times.predicted
-        ordered = moments.sort_values(ignore_index=True)
+        order = times.matures if times.by_maturity else times.predicted
+        ordered = order.sort_values(ignore_index=True)
         if ordered.empty:
             return
         begins = [ordered.iloc[int(len(ordered) * (1 - n * self.share))] for n in range(self.folds, 0, -1)]
         for starts, end in zip(begins, [*begins[1:], None], strict=True):
-            rows = np.flatnonzero(np.ones(len(moments)) if end is None else moments < end)
+            rows = np.flatnonzero(np.ones(len(order)) if end is None else order < end)
             part = divide(times.predicted.iloc[rows], times.matures.iloc[rows], starts, times.by_maturity)
             yield part.starts, rows[part.train], rows[part.holdout]
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: ARG002
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: ARG002  scikit-learn's signature
         """How many folds."""
         return self.folds
 

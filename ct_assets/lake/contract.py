@@ -58,7 +58,7 @@ class Domain:
             partition is closed: it is scored and decided about with what has arrived.
         quiet_days: After so many days without any arrival, the partitions up to the next arrival or up to now are left
             out: what landed of years ago would have each day since decided by itself. At least the longest time
-            until a label of its models is known.
+            until a label of its models is known; `ct doctor` warns if it is not.
     """
 
     name: str = "data"

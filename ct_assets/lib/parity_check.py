@@ -13,6 +13,10 @@ from ct_assets.lib.model_assets import model_key
 from ct_assets.lib.parity import MOST_UNEQUAL, Compared
 
 ONLINE_MATCHES_OFFLINE = "online_matches_offline"
+NOTHING = (
+    "nothing was compared: no prediction was logged, and there were no events, or the group is recorded and the "
+    "partition begins on no Monday"
+)
 _SHOWN = 20
 
 
@@ -38,7 +42,7 @@ def parity_result(spec: ModelSpec, compared: Sequence[Compared], problem: str = 
     worst = max(compared, key=lambda each: each.share, default=None)
     differing = sorted((each for each in compared if each.unequal), key=lambda each: -each.share)[:_SHOWN]
     rows = {f"rows_{how}": max(each.rows for each in compared if each.how == how) for how in _ways(compared)}
-    words = "; ".join(map(str, failing[:_SHOWN]))
+    words = "; ".join(map(str, failing[:_SHOWN])) if compared else NOTHING
     return dg.AssetCheckResult(
         asset_key=model_key(spec, "scored"),
         check_name=ONLINE_MATCHES_OFFLINE,

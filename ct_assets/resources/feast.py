@@ -10,13 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import yaml
 
 from ct_assets.lake.dataset import Dataset
 from ct_assets.lake.declaration import DeclarationError
-from ct_assets.lake.paths import default_home, write_atomically
-from ct_assets.resources.lake import LakeResource
+from ct_assets.lake.paths import write_atomically
+from ct_assets.resources.lake import HomeResource
 
 if TYPE_CHECKING:
     from feast import FeatureStore, RepoConfig
@@ -28,23 +27,8 @@ OF_MODELS = "ct_assets/defs/models/*/feature_views.py"
 _opening = threading.Lock()
 
 
-class FeastResource(dg.ConfigurableResource):
-    """The feature store under a home; opened once per process.
-
-    Attributes:
-        home: `$CT_HOME`; empty for the default. Or `lake`, whose home it is.
-    """
-
-    home: str = ""
-
-    def __init__(self, lake: LakeResource | None = None, **data: Any) -> None:
-        # Its home alone is kept: Dagster makes a nested resource anew, with its schema, for each run and tick.
-        super().__init__(**({"home": lake.home} if lake else {}), **data)
-
-    @property
-    def path(self) -> Path:
-        """The home as a path."""
-        return Path(self.home) if self.home else default_home()
+class FeastResource(HomeResource):
+    """The feature store under a home; opened once per process."""
 
     def store(self) -> "FeatureStore":
         """The feature store, with the repository's definitions applied."""

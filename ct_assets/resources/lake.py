@@ -2,6 +2,9 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import dagster as dg
 
 from ct_assets.core.ledger import Ledger
 from ct_assets.lake.lake import Lake
@@ -34,6 +37,25 @@ class LakeResource(InMemoryDuckDB):
     def ledger(self) -> Ledger:
         """The decision records under this home."""
         return open_ledger(self.path)
+
+
+class HomeResource(dg.ConfigurableResource):
+    """What lies under a home beside the lake.
+
+    Attributes:
+        home: `$CT_HOME`; empty for the default. Or `lake`, whose home it is.
+    """
+
+    home: str = ""
+
+    def __init__(self, lake: LakeResource | None = None, **data: Any) -> None:
+        # Its home alone is kept: Dagster makes a nested resource anew, with its schema, for each run and tick.
+        super().__init__(**({"home": lake.home} if lake else {}), **data)
+
+    @property
+    def path(self) -> Path:
+        """The home as a path."""
+        return Path(self.home) if self.home else default_home()
 
 
 @cache

@@ -9,14 +9,12 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import dagster as dg
-
-from ct_assets.lake.paths import create_database, default_home
-from ct_assets.resources.lake import LakeResource
+from ct_assets.lake.paths import create_database
+from ct_assets.resources.lake import HomeResource
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,25 +49,14 @@ class Version:
     tags: Mapping[str, str]
 
 
-class RegistryResource(dg.ConfigurableResource):
+class RegistryResource(HomeResource):
     """MLflow at `tracking_uri`.
 
     Attributes:
-        home: `$CT_HOME`; empty for the default. Or `lake`, whose home it is.
         tracking_uri: Any MLflow server or database; empty for SQLite under the home.
     """
 
-    home: str = ""
     tracking_uri: str = ""
-
-    def __init__(self, lake: LakeResource | None = None, **data: Any) -> None:
-        # Its home alone is kept: Dagster makes a nested resource anew, with its schema, for each run and tick.
-        super().__init__(**({"home": lake.home} if lake else {}), **data)
-
-    @property
-    def path(self) -> Path:
-        """The home as a path."""
-        return Path(self.home) if self.home else default_home()
 
     @property
     def uri(self) -> str:

@@ -79,6 +79,24 @@ def test_the_project_s_own_functions_are_called_and_have_to_return_an_estimator(
         EstimatorSpec(path=f"{__name__}.imported").build()
 
 
+@pytest.mark.parametrize(
+    ("defined_in", "accepted"), [("__main__", True), ("subprocess", False), ("another_module_of_the_project", False)]
+)
+def test_a_function_that_was_put_into_a_module_counts_if_the_running_program_defines_it(
+    defined_in: str, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put() -> GaussianNB:
+        return GaussianNB()
+
+    put.__module__ = defined_in
+    monkeypatch.setattr(sys.modules[__name__], "put", put, raising=False)
+    if accepted:
+        assert isinstance(EstimatorSpec(path=f"{__name__}.put").build(), GaussianNB)
+        return
+    with pytest.raises(ValueError, match="names a function that is no estimator"):
+        EstimatorSpec(path=f"{__name__}.put").build()
+
+
 def test_a_package_that_pyproject_lists_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     project.mkdir()

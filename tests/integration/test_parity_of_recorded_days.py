@@ -6,7 +6,7 @@ from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.defs.sources.contracts import SOURCES
 from ct_assets.lake.examples import read_events, with_features
 from ct_assets.lib.parity import RECORDED_EVENTS, compare_day
-from ct_assets.lib.parity_check import ONLINE_MATCHES_OFFLINE
+from ct_assets.lib.parity_check import NOTHING, ONLINE_MATCHES_OFFLINE
 from ct_assets.lib.partitions import end_of, start_of
 from ct_assets.serving.features import FeatureReader
 
@@ -37,6 +37,7 @@ def test_every_scored_day_was_checked(world):
     assert len(results) >= 12
     assert [result.description for result in results if not result.passed] == []
     compared = [r.metadata for r in results if "rows_recomputed" in r.metadata]
+    assert sum(result.description == NOTHING for result in results) == len(results) - len(compared)
     assert [(f["rows_recomputed"].value, f["largest_share_unequal"].value) for f in compared] == [
         (RECORDED_EVENTS, 0.0)
     ]

@@ -137,6 +137,16 @@ def with_declared(**changes: Any) -> Examined:
     return replace(model(), declared=replace(DECLARED, views=DECLARED.views | {"past_orders": view}))
 
 
+def live(examined: Examined) -> Examined:
+    """The same in a group whose days go on."""
+    domain = replace(SHOP, last_day=None)
+    return replace(
+        examined,
+        sources={name: replace(source, domain=domain) for name, source in examined.sources.items()},
+        feature_sets=[replace(f, source=replace(f.source, domain=domain)) for f in examined.feature_sets],
+    )
+
+
 def told(examined: Examined, *levels: str) -> list[str]:
     """What is found, without a trial of the estimator that a test of its own has tried."""
     left = {name: check for name, check in CHECKS.items() if name != TRIAL or examined.spec.estimator != SPEC.estimator}
@@ -398,6 +408,10 @@ WARNINGS: dict[str, tuple[Callable[[], Examined], str]] = {
             label={"delay": timedelta(days=30)}, policy={"performance_drop": 0.1, "performance_window_days": 7}
         ),
         "labels take 30 days, 0:00:00, longer than the window of 7 days",
+    ),
+    "labels that take longer than a live group may be quiet": (
+        lambda: live(model(label={"delay": timedelta(days=90)})),
+        "labels take 90 days, 0:00:00, longer than the quiet_days of group shop (60)",
     ),
     "another metric watched than gated": (
         lambda: model(policy={"performance_drop": 0.1, "performance_metric": "logloss"}),

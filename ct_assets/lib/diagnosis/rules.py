@@ -46,6 +46,16 @@ def rules_make_sense(model: Examined) -> Iterator[Finding]:
             "the first model has no champion to compare with, so it may serve however bad it is",
         )
     delay = spec.label.reach
+    source = model.sources.get(spec.events.source)
+    domain = source.domain if source else None
+    if domain and domain.last_day is None and delay is not None and delay > timedelta(days=domain.quiet_days):
+        yield _warn(
+            model,
+            "label",
+            f"labels take {delay}, longer than the quiet_days of group {domain.name} ({domain.quiet_days})",
+            "quiet_days of the group that are at least as long",
+            "raise Domain.quiet_days: after the last arrivals, labels mature on days that are left out",
+        )
     window = timedelta(days=policy.performance_window_days)
     if policy.performance_drop is not None and delay is not None and delay > window:
         yield _warn(
