@@ -120,6 +120,23 @@ def test_dagster_s_own_check_passes(command: tuple[str, ...], tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_loading_imports_no_library_that_only_steps_use(tmp_path: Path) -> None:
+    code = (
+        "import sys; from ct_assets.definitions import defs; defs().get_repository_def(); "
+        "print(*{'feast', 'mlflow', 'sklearn', 'scipy', 'matplotlib', 'fastapi', 'sqlalchemy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"CT_HOME": str(tmp_path), "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
 def test_the_platform_knows_nothing_of_flights() -> None:
     told = []
     for folder in PLATFORM:

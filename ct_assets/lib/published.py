@@ -20,10 +20,11 @@ from ct_assets.lake.served_log import plain
 from ct_assets.lib.online_rows import as_online
 from ct_assets.lib.publishing import ONLINE_AT
 from ct_assets.serving.features import FeatureReader
-from ct_assets.stores.parquet_source import Span, open_scan
 
 if TYPE_CHECKING:
     from feast import FeatureView
+
+    from ct_assets.stores.parquet_source import Span
 
 Row = tuple[datetime | None, Mapping[str, Any] | None]
 """Event time and values by feature, as an online store answers."""
@@ -42,7 +43,7 @@ class Published:
     newest: Sequence[tuple[Any, Row]] = ()
 
 
-def published(lake: Lake, view: "FeatureView", asked: pa.Table, span: Span) -> Published:
+def published(lake: Lake, view: "FeatureView", asked: pa.Table, span: "Span") -> Published:
     """Search the publications of a view for what was online of the events' keys.
 
     Args:
@@ -52,6 +53,7 @@ def published(lake: Lake, view: "FeatureView", asked: pa.Table, span: Span) -> P
         span: Event times that count, in microseconds since 1970; None for all. Files outside of it are not opened.
     """
     from ct_assets.stores.as_of import key_bytes
+    from ct_assets.stores.parquet_source import open_scan
 
     names = ", ".join(map(quoted, view.join_keys))
     wanted = ", ".join(map(quoted, [*view.join_keys, "event_timestamp", "created", *(f.name for f in view.features)]))
