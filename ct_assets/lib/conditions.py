@@ -21,12 +21,17 @@ def _latched(trigger: dg.AutomationCondition) -> dg.AutomationCondition:
     return trigger.since(AC.newly_requested()) & trigger.since(AC.newly_updated())
 
 
-def _backlog() -> dg.AutomationCondition:
+def _backlog(there: dg.AutomationCondition | None = None) -> dg.AutomationCondition:
     """The partition is missing since the first look, and was neither requested nor made.
 
     A latch forgets what was there when the daemon started, and a backlog would wait for ever.
+
+    Args:
+        there: What has to hold at that look. Where it cannot begin to hold later without news from upstream, this
+            spares every later look the partitions that nothing has come for yet.
     """
-    return AC.missing().newly_true().since(AC.newly_requested() | AC.newly_updated())
+    missing = AC.missing().newly_true()
+    return (missing if there is None else missing & there).since(AC.newly_requested() | AC.newly_updated())
 
 
 def _renewed(besides: Collection[dg.AssetKey] = ()) -> dg.AutomationCondition:
@@ -47,7 +52,7 @@ def on_arrival() -> dg.AutomationCondition:
     Latched until requested, and not until made: a batch that lands while the partition is being taken in may come too
     late for that run, and the next one finds it. A run that finds nothing changes nothing.
     """
-    landed = AC.any_deps_match(AC.newly_updated()).since(AC.newly_requested()) | _backlog()
+    landed = AC.any_deps_match(AC.newly_updated()).since(AC.newly_requested()) | _backlog(~AC.any_deps_missing())
     return (landed & ~AC.any_deps_missing() & ~AC.in_progress()).with_label("a batch has landed")
 
 

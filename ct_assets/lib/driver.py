@@ -20,8 +20,10 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._core.definitions.declarative_automation.operands import WillBeRequestedCondition
+from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.job_definition import JobDefinition
 from dagster._core.events import RunFailureReason
+from dagster._core.execution.execute_in_process import core_execute_in_process, merge_run_tags
 from dagster._core.utils import make_new_run_id
 from dagster._serdes import deserialize_value, serialize_value
 
@@ -260,18 +262,28 @@ class Driver:
         return run
 
     def _execute(self, run: Run, run_config: dict | None) -> Run:
+        # Not `JobDefinition.execute_in_process`: it makes the job and its snapshot anew for each run.
         if run.assets not in self._jobs:
-            self._jobs[run.assets] = self._job.get_subset(asset_selection=set(run.assets))
-        run_id = make_new_run_id()
+            self._jobs[run.assets] = self._job.as_ephemeral_job({}, {}, asset_selection=run.assets)
+        job, run_id, config = self._jobs[run.assets], make_new_run_id(), run_config or {}
+        tags = merge_run_tags(
+            job_def=job,
+            partition_key=run.partition,
+            tags={SENSOR_TAG: run.sensor} if run.sensor else {},
+            asset_selection=run.assets,
+            instance=self.instance,
+            run_config=config,
+        )
         with alive(self.instance, run_id):
-            result = self._jobs[run.assets].execute_in_process(
+            result = core_execute_in_process(
+                run_config=config,
+                job=InMemoryJob(job),
                 instance=self.instance,
-                run_id=run_id,
-                asset_selection=list(run.assets),
-                partition_key=run.partition,
+                output_capturing_enabled=False,
                 raise_on_error=False,
-                run_config=run_config,
-                tags={SENSOR_TAG: run.sensor} if run.sensor else {},
+                run_tags=tags,
+                run_id=run_id,
+                asset_selection=frozenset(run.assets),
             )
         touched = {e.asset_key for e in result.get_asset_materialization_events() if e.asset_key}
         self._touch(touched, touched)
