@@ -7,6 +7,7 @@ from functools import cache
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._utils.caching_instance_queryer import CachingInstanceQueryer
 from scenario import (
     CALENDAR,
     DAILY,
@@ -155,6 +156,20 @@ def test_a_backlog_that_was_taken_in_by_hand_is_not_asked_for() -> None:
 def test_nothing_is_asked_for_before_anything_lands() -> None:
     world = Scenario(arrivals(DAILY))
     assert [world.tick(), world.tick()] == [{}, {}]
+
+
+def test_a_later_look_does_not_search_the_days_that_nothing_landed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Scenario(arrivals(dg.DailyPartitionsDefinition("2010-01-01", end_date="2013-01-01")))
+    world.tick()
+    looked, look = [], CachingInstanceQueryer.asset_partition_has_materialization_or_observation
+    monkeypatch.setattr(
+        CachingInstanceQueryer,
+        "asset_partition_has_materialization_or_observation",
+        lambda *given, **named: looked.append(given) or look(*given, **named),
+    )
+    world.land("landing", "2010-01-01")
+    assert world.tick()["batch"] == {"2010-01-01"}
+    assert len(looked) < 10
 
 
 def test_a_segment_that_is_added_later_starts_with_its_first_batch() -> None:
