@@ -33,7 +33,7 @@ demo: install  ## A year of flights through the whole loop (DAYS=60 for a short 
 	@$(BIN)/ct demo --example $(EXAMPLE) $(if $(DAYS),--days $(DAYS))
 
 test: install  ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-faults: install  ## Kill the real daemon's processes 100 times (KILLS=20 for fewer)
 	CT_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults/test_daemon_kills.py
