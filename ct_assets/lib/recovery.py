@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunRecord
 from dagster._utils.error import SerializableErrorInfo
 
 from ct_assets.lib.automation import DAEMON_ONLY, LANE, SENSOR_TAG
@@ -28,6 +28,8 @@ RUNS = dg.AssetKey(["platform", "runs"])
 """External asset that stands for the runs that automation asks for."""
 NOTHING_GIVEN_UP = "nothing_given_up"
 
+FAILS_OFTEN = 5
+"""Number of failures from which on the check warns of a run that is asked for again."""
 UNMARKED_SECONDS = 300.0
 """Age at which a started run has to be marked by its process."""
 
@@ -43,16 +45,19 @@ class Retries:
     """How often, and after which time, failed work is asked for again.
 
     Attributes:
-        attempts: Attempts in total, the first one included.
+        attempts: Attempts in total, the first one included. By default they last for half a day: an outage at night
+            is over by then, and what fails of itself has cost little.
         seconds: Wait after the first failure; it doubles with each further one.
+        longest: The longest wait, in seconds.
     """
 
-    attempts: int = 5
+    attempts: int = 20
     seconds: float = 30.0
+    longest: float = 3600.0
 
     def wait(self, attempt: int) -> float:
         """Seconds between the failure of an attempt, counted from 1, and the next one."""
-        return self.seconds * 2 ** (attempt - 1)
+        return min(self.seconds * 2 ** (attempt - 1), self.longest)
 
 
 def are_about_data(failures: Sequence[dg.DagsterEvent]) -> bool:
@@ -81,7 +86,7 @@ def build_recovery(owner: str, retries: Retries | None = None, minimum_interval_
 
     Args:
         owner: Who looks after what was given up.
-        retries: How often and when; by default five attempts, with 30 seconds and twice that between them.
+        retries: How often and when; the defaults of `Retries` when None.
         minimum_interval_seconds: Time between two looks.
     """
     chosen = retries or Retries()
@@ -114,7 +119,7 @@ def build_recovery(owner: str, retries: Retries | None = None, minimum_interval_
 
     @dg.asset_check(asset=RUNS, name=NOTHING_GIVEN_UP, description="No requested work has failed too often.")
     def nothing_given_up(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(**_outcome(_Look(context.instance, chosen, None).given_up))
+        return dg.AssetCheckResult(**_Look(context.instance, chosen, None).outcome)
 
     return dg.Definitions(assets=[runs], asset_checks=[nothing_given_up], sensors=[recovery])
 
@@ -146,6 +151,7 @@ class _Look:
         requests: What to ask for now.
         given_up: Runs that were the last attempt.
         given_up_before: The same at the look before.
+        often: Runs of work that has failed often and is asked for again.
     """
 
     def __init__(self, instance: dg.DagsterInstance, retries: Retries, cursor: str | None) -> None:
@@ -155,6 +161,8 @@ class _Look:
         self.retries = retries
         self.given_up_before = set(known.get("given_up", ()))
         self.given_up: set[str] = set()
+        self._often_before = set(known.get("often", ()))
+        self.often: set[str] = set()
         self.requests: list[dg.RunRequest] = []
         self._waiting: list[str] = []
         after = datetime.fromisoformat(known["after"]) if "after" in known else now - _FIRST_LOOK
@@ -164,6 +172,9 @@ class _Look:
             records |= {r.dagster_run.run_id: r for r in instance.get_run_records(dg.RunsFilter(run_ids=missing))}
         for record in sorted(records.values(), key=lambda record: record.storage_id):
             self._look_at(record, now)
+        # While the next attempt is under way, it is no better.
+        under_way = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+        self.often |= {run.run_id for run in under_way if int(run.tags.get(ATTEMPT, "1")) > FAILS_OFTEN}
         self._after = max([after, *(record.update_timestamp for record in records.values())])
 
     def _look_at(self, record: RunRecord, now: datetime) -> None:
@@ -176,6 +187,8 @@ class _Look:
             self.given_up.add(run.run_id)
             return
         self._waiting.append(run.run_id)
+        if attempt >= FAILS_OFTEN:
+            self.often.add(run.run_id)
         if now.timestamp() >= (record.end_time or now.timestamp()) + self.retries.wait(attempt):
             self.requests.append(
                 dg.RunRequest(
@@ -209,15 +222,27 @@ class _Look:
     @property
     def cursor(self) -> str:
         """What the next look has to know."""
-        known = {"after": self._after.isoformat(), "waiting": self._waiting, "given_up": sorted(self.given_up)}
-        return json.dumps(known)
+        runs = {"waiting": self._waiting, "given_up": sorted(self.given_up), "often": sorted(self.often)}
+        return json.dumps({"after": self._after.isoformat(), **runs})
 
     @property
     def news(self) -> list[dg.AssetCheckEvaluation]:
         """The outcome of the check, where it has changed."""
-        if self.given_up == self.given_up_before:
+        if (self.given_up, self.often) == (self.given_up_before, self._often_before):
             return []
-        return [dg.AssetCheckEvaluation(RUNS, NOTHING_GIVEN_UP, **_outcome(self.given_up))]
+        return [dg.AssetCheckEvaluation(RUNS, NOTHING_GIVEN_UP, **self.outcome)]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What the check says: it fails for what was given up, and warns of what has failed often."""
+        next_attempt = ", and execute them again." if self.given_up else "; they are asked for again by themselves."
+        passed = not self.given_up and not self.often
+        return {
+            "passed": passed,
+            "severity": dg.AssetCheckSeverity.ERROR if self.given_up or passed else dg.AssetCheckSeverity.WARN,
+            "description": None if passed else f"Find out why these runs fail{next_attempt}",
+            "metadata": {"given_up": _listed(self.given_up), "failed_often": _listed(self.often)},
+        }
 
 
 def requested_by(run: dg.DagsterRun) -> str | None:
@@ -234,14 +259,8 @@ def _failed_on_data(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return are_about_data([entry.dagster_event for entry in entries if entry.dagster_event])
 
 
-def _outcome(given_up: Collection[str]) -> dict[str, Any]:
-    listed = "\n".join(f"- run `{run_id}`" for run_id in sorted(given_up))
-    return {
-        "passed": not given_up,
-        "severity": dg.AssetCheckSeverity.ERROR,
-        "description": "Find out why these runs fail, and execute them again." if given_up else None,
-        "metadata": {"given_up": dg.MetadataValue.md(listed)},
-    }
+def _listed(run_ids: Collection[str]) -> dg.MetadataValue:
+    return dg.MetadataValue.md("\n".join(f"- run `{run_id}`" for run_id in sorted(run_ids)))
 
 
 def _names(kind: type[Exception]) -> set[str]:

@@ -15,11 +15,11 @@ import dagster as dg
 import pytest
 import yaml
 from mlflow import MlflowClient
-from small_location import ATTEMPTS
+from small_location import RETRIES
 
 from ct_assets.core.ledger import Ledger
 from ct_assets.lib.instance import write_dagster_home
-from ct_assets.lib.recovery import Retries, _Look
+from ct_assets.lib.recovery import _Look
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -105,7 +105,7 @@ class Daemon:
 
     def waits_for_nothing(self) -> bool:
         """No failed run is to be made again."""
-        return not _Look(self.instance, Retries(attempts=ATTEMPTS), None)._waiting
+        return not _Look(self.instance, RETRIES, None)._waiting
 
     def story(self) -> str:
         """What there is to see when something went wrong."""

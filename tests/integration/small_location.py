@@ -20,8 +20,8 @@ from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import RegistryResource
 
-ATTEMPTS = 6
-"""Attempts at the same work; one after the other is killed here, and the wait doubles each time."""
+RETRIES = Retries(attempts=60, seconds=0.5, longest=4.0)
+"""As many attempts as the shipped ones, and more, as one after the other is killed here; with short waits."""
 
 SMALL = SPEC.model_copy(
     update={
@@ -46,7 +46,7 @@ def location(spec: ModelSpec) -> dg.Definitions:
         build_sources(SOURCES, minimum_interval_seconds=1),
         *(build_features(features) for features in FEATURE_SETS),
         build_model(spec, FEATURE_SETS, minimum_interval_seconds=1),
-        build_recovery(spec.owner, Retries(attempts=ATTEMPTS, seconds=0.5), minimum_interval_seconds=1),
+        build_recovery(spec.owner, RETRIES, minimum_interval_seconds=1),
         dg.Definitions(
             resources={"lake": lake, "feast": FeastResource(), "registry": RegistryResource()},
             executor=in_process_alive,

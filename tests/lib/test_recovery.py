@@ -10,7 +10,16 @@ from dagster._core.definitions.asset_checks.asset_check_spec import AssetCheckKe
 
 from ct_assets.lib.automation import LANE, SENSOR_TAG
 from ct_assets.lib.liveness import _lock, in_process_alive
-from ct_assets.lib.recovery import ATTEMPT, NOTHING_GIVEN_UP, RECOVERY, REQUESTED_BY, RUNS, Retries, build_recovery
+from ct_assets.lib.recovery import (
+    ATTEMPT,
+    FAILS_OFTEN,
+    NOTHING_GIVEN_UP,
+    RECOVERY,
+    REQUESTED_BY,
+    RUNS,
+    Retries,
+    build_recovery,
+)
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-05")
 DAY = "2013-01-02"
@@ -152,6 +161,21 @@ def test_after_the_last_attempt_it_stays_failed_and_a_check_is_red(world: World)
     assert world.check() == "SUCCEEDED"
 
 
+def test_what_fails_often_is_a_warning_until_it_is_done() -> None:
+    world = World(Retries(attempts=20, seconds=0))
+    with world.instance:
+        world.run(error=OSError("disk"))
+        for _ in range(FAILS_OFTEN - 1):
+            (request,) = world.tick()
+            assert world.check() is None
+            world.again(request, OSError("disk"))
+        (request,) = world.tick()
+        assert world.check() == "FAILED"
+        assert world.again(request).is_success
+        world.tick()
+        assert world.check() == "SUCCEEDED"
+
+
 def test_a_sensor_that_lost_its_cursor_comes_to_the_same(world: World) -> None:
     world.run(error=OSError("disk"))
     for _ in range(2):
@@ -164,6 +188,8 @@ def test_a_sensor_that_lost_its_cursor_comes_to_the_same(world: World) -> None:
 
 def test_it_waits_longer_after_each_failure() -> None:
     assert [Retries(seconds=30).wait(attempt) for attempt in (1, 2, 3, 4)] == [30, 60, 120, 240]
+    assert Retries(seconds=30).wait(19) == 3600
+    assert 10 * 3600 < sum(map(Retries().wait, range(1, Retries().attempts))) < 14 * 3600
     world = World(Retries(attempts=3, seconds=3600))
     with world.instance:
         failed = world.run(error=OSError("disk"))
