@@ -1,8 +1,10 @@
 """When it is decided about a model: a schedule by the wall clock, and a sensor for event time and for requests."""
 
 import json
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 
 import dagster as dg
 import pandas as pd
@@ -67,7 +69,7 @@ def build_decision_sensor(spec: ModelSpec, domain: Domain, minimum_interval_seco
         if own:
             arrived, late = _late(context.instance, spec, domain, seen)
             on_time = list(_due(context.instance, spec, domain, seen.reported))
-            due += [*late, *on_time]
+            due += [*late, *_without_quiet(context.instance, spec, domain, on_time)]
             seen = replace(seen, arrived=arrived, reported=on_time[-1] if on_time else seen.reported)
         newest = newest_decision(releases_of(lake, Line(spec.name)))
         asked = _newest_request(lake, spec)
@@ -181,6 +183,21 @@ def _due(instance: dg.DagsterInstance, spec: ModelSpec, domain: Domain, newest: 
             return
         yield partition
         partition = partitions.get_next_partition_key(partition)
+
+
+def _without_quiet(instance: dg.DagsterInstance, spec: ModelSpec, domain: Domain, due: Sequence[str]) -> Iterator[str]:
+    """Leave out the decisions of a time in which the group was quiet, but for the newest.
+
+    Its arrival partitions are left out too (see `closings`).
+    """
+    if len(due) > 1:
+        closed = sorted(instance.get_materialized_partitions(calendar_key(domain)))
+        for partition in due[:-1]:
+            as_of = decision_time(spec.policy, domain, partition)
+            earlier = bisect_left(closed, domain.partition_of(as_of))
+            if earlier and as_of - end_of(closed[earlier - 1]) <= timedelta(days=domain.quiet_days):
+                yield partition
+    yield from due[-1:]
 
 
 def _open_until(instance: dg.DagsterInstance, domain: Domain, as_of: pd.Timestamp) -> str | None:

@@ -196,9 +196,15 @@ def report(instance: dg.DagsterInstance, *partitions: str) -> None:
         instance.report_runless_asset_event(dg.AssetMaterialization(["m", "scored"], partition=partition))
 
 
-def due(instance: dg.DagsterInstance, home: Path, policy: RetrainPolicy, cursor: str | None = None) -> tuple:
+def due(
+    instance: dg.DagsterInstance,
+    home: Path,
+    policy: RetrainPolicy,
+    cursor: str | None = None,
+    domain: Domain = RECORDED,
+) -> tuple:
     spec = model("delay").model_copy(update={"policy": policy})
-    sensor = build_decision_sensor(spec, RECORDED, 10)
+    sensor = build_decision_sensor(spec, domain, 10)
     with dg.build_sensor_context(
         instance=instance, cursor=cursor, resources={"lake": LakeResource(home=str(home))}
     ) as context:
@@ -233,6 +239,16 @@ def test_a_weekly_decision_is_due_again_when_its_labels_come_late(tmp_path: Path
         assert partitions == ["2020-03-02-06:00"]
         # An older one that was reported again is not taken for the newest.
         assert due(instance, tmp_path, MONDAYS, cursor)[0] == []
+
+
+def test_the_weekly_decisions_of_a_quiet_time_are_left_out_but_for_the_newest(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        report(instance, *(f"2020-03-{day:02d}" for day in range(4, 9)), "2020-03-30")
+        quick = replace(RECORDED, quiet_days=10)
+        # The Mondays are 7, 14 and 21 days after the end of the 8th.
+        partitions, cursor = due(instance, tmp_path, MONDAYS, domain=quick)
+        assert partitions == ["2020-03-02-06:00", "2020-03-09-06:00", "2020-03-23-06:00"]
+        assert due(instance, tmp_path, MONDAYS, cursor, quick)[0] == []
 
 
 def schedule_of(policy: RetrainPolicy, instance: dg.DagsterInstance, home: Path, domain: Domain, time: str):
