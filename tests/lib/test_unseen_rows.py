@@ -18,7 +18,7 @@ from ct_assets.core.strategies import StrategySpec
 from ct_assets.core.verdict import Verdict
 from ct_assets.lake.training_set import TrainingSet, read_examples
 from ct_assets.lib.promotion import release_hold
-from ct_assets.lib.seen import unseen
+from ct_assets.lib.seen import not_learned, unseen
 
 FOREST = EstimatorSpec(path="sklearn.ensemble.RandomForestClassifier", params={"n_estimators": 20})
 BOOSTED = {"path": "sklearn.ensemble.HistGradientBoostingClassifier", "params": {"max_iter": 5}}
@@ -103,6 +103,26 @@ def test_a_segment_is_judged_on_what_the_pooled_model_has_not_learned(home: Path
     pooled, bern = JudgedWorld(home, spec), JudgedWorld(home, spec, "Bern")
     champion(pooled, pooled.snapshot(20, shop="Bern"))
     assert days_of(judged(bern, bern.snapshot(23, evaluation_days=12, shop="Bern"))) == (16, 22)
+
+
+def test_rows_that_are_no_examples_of_a_release_are_left_whenever_they_were_predicted(world: JudgedWorld) -> None:
+    """Of examples that a lineage keeps back some are old, and still none that was learned from."""
+    champion(world, world.snapshot(20))
+    rows = read_examples(world.lake.lake(), world.snapshot(24, evaluation_days=24), "holdout")
+    release = world.releases.champion_at(day(100))
+    assert release is not None
+    # Ten of the first day were never among the examples; all from day 16 on were kept for the gate or came later.
+    old = rows["id"] < 10
+    found = not_learned(
+        world.lake.lake(),
+        world.releases,
+        world.spec,
+        [release],
+        rows.assign(id=rows["id"].where(~old, -1 - rows["id"])),
+    )
+    assert len(found) == 10 + 8 * A_DAY
+    assert sorted(found.loc[found["event_timestamp"] < day(16), "id"]) == list(range(-10, 0))
+    assert not_learned(world.lake.lake(), world.releases, world.spec, [], rows) is rows
 
 
 def test_an_event_that_was_announced_again_is_no_news(world: JudgedWorld) -> None:
