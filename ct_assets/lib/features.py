@@ -116,9 +116,10 @@ def build_features(features: FeatureSet) -> dg.Definitions:
         partition = context.partition_key if source.daily else WHOLE
         tables = compute(lake.lake(), features, partition)
         store = feast.store()
+        # All before the first is reported: what waits for one of the views that are made together takes all for made.
+        published = {view: _publish(lake.lake(), store, features, view, partition, t) for view, t in tables.items()}
         for view, table in tables.items():
-            published = _publish(lake.lake(), store, features, view, partition, table)
-            yield _result(features, view, table, published)
+            yield _result(features, view, table, published[view])
         for late, changed in _changed_by(lake.lake(), store, features, partition):
             for view in changed:
                 context.log_event(dg.AssetMaterialization(feature_key(view), partition=late))

@@ -54,3 +54,24 @@ FROM stations WHERE known_at >= $start AND known_at < $end
     assert (check.check_name, check.passed, check.severity) == ("keys_present", passed, dg.AssetCheckSeverity.WARN)
     assert check.metadata["share"].value == share
     assert (check.description or "").startswith("" if passed else "2 of 4 rows of view weather have no entity key")
+
+
+def test_views_that_are_made_together_are_all_there_when_the_first_is_reported(tmp_path):
+    """A process that is killed between two reports leaves nothing out of what is made of the first one."""
+    schema = pn.DataFrameSchema({"origin": pn.Column(object), "known_at": pn.Column("datetime64[us, UTC]")})
+    source = Source("stations", schema, ("known_at",), "Readings", "team:test", Domain("stations", date(2024, 1, 1)))
+    rows = "known_at AS event_timestamp, known_at AS created FROM stations WHERE known_at >= $start AND known_at < $end"
+    sql = {
+        "weather": FeatureSql(f"SELECT origin, {', '.join(f'1.5 AS {name}' for name in VALUES)}, {rows}", ("origin",)),
+        "origin_load": FeatureSql(f"SELECT origin AS origin_hour, 7 AS scheduled_departures, {rows}", ("origin",)),
+    }
+    lake = LakeResource(home=str(tmp_path))
+    arrived = {"origin": pa.array(["JFK"]), "known_at": pa.array([pd.Timestamp(DAY, tz="UTC")])}
+    lake.lake().dataset("stations").write(DAY, pa.table(arrived))
+    (assets,) = build_features(FeatureSet(source, sql, "team:test")).assets or ()
+    assert isinstance(assets, dg.AssetsDefinition)
+    with dg.build_asset_context(partition_key=DAY) as context:
+        reports = assets.op.compute_fn.decorated_fn(context, lake, FeastResource(lake=lake))
+        assert next(reports).asset_key == dg.AssetKey(["features", "weather"])
+        assert all(lake.lake().dataset(f"features/{view}").partition(DAY) for view in sql)
+        assert len(list(reports)) == 1
