@@ -95,7 +95,9 @@ def on_closed_partition(
         reference: Upstream tables without partitions. They have to be there, but a new one is no news about any past
             day, and would ask for all of them.
     """
-    accepted = AC.any_deps_match(~AC.missing()) & AC.all_deps_blocking_checks_passed()
+    # Of a run that was killed, a check has neither passed nor failed: it is made again, and waited for.
+    rejected = AC.any_deps_match(AC.any_checks_match(AC.check_failed(), blocking_only=True))
+    accepted = AC.any_deps_match(~AC.missing()) & ~rejected
     ready = ~AC.asset_matches(calendar, AC.missing())
     for key in (*needed, *reference):
         ready &= ~AC.asset_matches(key, AC.missing() & ~AC.will_be_requested())
