@@ -262,7 +262,7 @@ class Driver:
         return run
 
     def _execute(self, run: Run, run_config: dict | None) -> Run:
-        # Not `JobDefinition.execute_in_process`: it makes the job and its snapshot anew for each run.
+        # Not `JobDefinition.execute_in_process`: it builds the job and its snapshot again for each run.
         if run.assets not in self._jobs:
             self._jobs[run.assets] = self._job.as_ephemeral_job({}, {}, asset_selection=run.assets)
         job, run_id, config = self._jobs[run.assets], make_new_run_id(), run_config or {}

@@ -15,7 +15,7 @@ from ct_assets.resources.duckdb import InMemoryDuckDB
 class LakeResource(InMemoryDuckDB):
     """Data and decisions under one home, and DuckDB to query them.
 
-    It is a DuckDB resource and has none: Dagster makes a nested resource anew, with its schema, for each run and tick.
+    It is a DuckDB resource and has none: Dagster builds a nested one again, with its schema, for each run and tick.
 
     Attributes:
         home: `$CT_HOME`; empty for the default.
@@ -49,7 +49,7 @@ class HomeResource(dg.ConfigurableResource):
     home: str = ""
 
     def __init__(self, lake: LakeResource | None = None, **data: Any) -> None:
-        # Its home alone is kept: Dagster makes a nested resource anew, with its schema, for each run and tick.
+        # Its home alone is kept: Dagster builds a nested resource again, with its schema, for each run and tick.
         super().__init__(**({"home": lake.home} if lake else {}), **data)
 
     @property

@@ -110,7 +110,9 @@ def test_no_example_was_known_later_than_its_decision(lived: tuple[Cadence, Path
     home = lived[1]
     trained = Ledger(home / "ledger" / "decisions.jsonl").records(RETRAIN, MODEL)
     assert trained
-    for manifest in (home / "training_sets").glob("*/manifest.json"):
+    manifests = list((home / "training_sets").glob("*/manifest.json"))
+    assert manifests
+    for manifest in manifests:
         content = json.loads(manifest.read_text())
         assert pd.Timestamp(content["as_of"]) in {pd.Timestamp(record.as_of) for record in trained}
         blocks = [manifest.parents[1] / "rows" / f"{digest}.parquet" for digest in content["blocks"]]

@@ -340,6 +340,18 @@ def test_what_is_on_its_way_is_waited_for_after_the_closing(closed: Scenario) ->
     assert closed.tick() == {"scored": {FIRST}, "performance": {FIRST}}
 
 
+def test_a_batch_whose_run_was_killed_before_its_check_is_waited_for(closed: Scenario) -> None:
+    arrive(closed, "orders")
+    closed.land("landing/weather", FIRST)
+    assert closed.tick() == {"weather": {FIRST}, "weather_rows": {FIRST}}
+    # All that the killed run has left; its check has no outcome.
+    closed.land("weather", FIRST)
+    closed.land("calendar", FIRST)
+    assert "scored" not in closed.tick()
+    closed.run("weather", "weather_rows", partition=FIRST)
+    assert closed.tick() == {"scored": {FIRST}, "performance": {FIRST}}
+
+
 def test_a_rejected_batch_does_not_hold_back_a_closed_partition(closed: Scenario) -> None:
     arrive(closed, "orders")
     closed.green["contract"] = False

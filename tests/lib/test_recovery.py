@@ -89,6 +89,12 @@ class World:
         found = self.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
         return found[key].status.value if key in found else None
 
+    def severity(self) -> dg.AssetCheckSeverity:
+        key = AssetCheckKey(RUNS, NOTHING_GIVEN_UP)
+        evaluation = self.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key].evaluation
+        assert evaluation is not None
+        return evaluation.severity
+
 
 @pytest.fixture
 def world() -> Iterator[World]:
@@ -171,6 +177,7 @@ def test_what_fails_often_is_a_warning_until_it_is_done() -> None:
             world.again(request, OSError("disk"))
         (request,) = world.tick()
         assert world.check() == "FAILED"
+        assert world.severity() is dg.AssetCheckSeverity.WARN
         assert world.again(request).is_success
         world.tick()
         assert world.check() == "SUCCEEDED"
