@@ -35,8 +35,8 @@ demo: install  ## A year of flights through the whole loop (DAYS=60 for a short 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test-faults: install  ## Kill the real daemon's processes 100 times (KILLS=20 for fewer)
-	CT_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults/test_daemon_kills.py
+test-faults: install  ## Kill the real daemon's processes 100 times (KILLS=20 for fewer), and change runners
+	CT_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/faults/test_daemon_kills.py tests/faults/test_other_runner.py
 
 lint: install  ## Format check, lint, types, import direction
 	$(BIN)/ruff format --check .

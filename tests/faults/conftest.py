@@ -14,7 +14,7 @@ from worlds import Driven, Zygote, state
 from ct_assets.feeds import Delivery
 
 # Kills of the real daemon take minutes each on a small machine: `make test-faults` asks for them.
-collect_ignore = [] if "CT_KILLS" in os.environ else ["test_daemon_kills.py"]
+collect_ignore = [] if "CT_KILLS" in os.environ else ["test_daemon_kills.py", "test_other_runner.py"]
 
 TIMED_KILLS = 3
 COUNTED_KILLS = 5
