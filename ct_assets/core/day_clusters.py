@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ct_assets.core.tasks import Task
+from ct_assets.core.tasks import Binary, Multiclass, Task
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,6 +26,24 @@ LOOKS_A_YEAR = 365
 _MOST_CORRELATED = 0.9
 
 
+FEWEST_OF_A_CLASS = 10
+FEWEST_DAYS_OF_A_CLASS = 5
+"""What the rarer class takes, in rows and in days that have some, for the jackknife to say how a metric varies."""
+
+
+@dataclass(frozen=True)
+class Rarer:
+    """The rows of the rarer class, or of the second most frequent one.
+
+    Attributes:
+        rows: How many there are.
+        days: On how many days.
+    """
+
+    rows: int
+    days: int
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A metric over some days.
@@ -34,11 +52,13 @@ class Estimate:
         value: The metric.
         rows: Rows it is made of.
         changes: What it changes by when one day is left out, a day each in their order; without mean.
+        rarer: The rows of the rarer class; None where there are no classes.
     """
 
     value: float
     rows: int
     changes: tuple[float, ...]
+    rarer: Rarer | None = None
 
     @property
     def days(self) -> int:
@@ -72,7 +92,7 @@ def estimate(task: Task, metric: str, labels: Floats, predictions: Floats, days:
     # A day that holds all rows of one class cannot be left out, and says nothing of how days differ.
     without = without[np.isfinite(without)]
     changes = without - without.mean() if len(without) else without
-    return Estimate(value, len(labels), tuple(changes.tolist()))
+    return Estimate(value, len(labels), tuple(changes.tolist()), _rarer(task, labels, places))
 
 
 def noise_margin(
@@ -80,21 +100,42 @@ def noise_margin(
 ) -> float | None:
     """What a loss from `reference` to `current` exceeds by chance alone with probability `alpha`, if nothing changed.
 
-    The difference of the two is compared with Student's distribution; its variance a row is pooled over the days of
-    both, as without a change it is the same for both.
+    The difference of the two is compared with Student's distribution. Its variance is pooled over the days of both, as
+    without a change it is the same for both: a row, or a day where that is more, as few days with many rows differ by
+    no less than many with few.
 
     Returns:
-        None where fewer than two days leave nothing to tell the variation by.
+        None where there is nothing to tell the variation by: fewer than two days, or a class with few rows or on few of
+        the days.
     """
     from scipy.special import stdtrit  # takes a while to import, and decides nothing when definitions are loaded
 
     both = (reference, current)
     freedom = sum(max(each.days - 1, 0) for each in both)
-    if not freedom:
+    if not freedom or any(map(_lacks_a_class, both)):
         return None
-    squares = sum(each.rows * (each.days - 1) * _variance(each) for each in both if each.days > 1)
-    variance = squares / freedom * (1 / reference.rows + 1 / current.rows) * _inflation(both)
-    return float(stdtrit(freedom, 1 - alpha)) * math.sqrt(variance)
+    variance = 0.0
+    for sizes in ([each.rows for each in both], [each.days for each in both]):
+        squares = sum(n * (each.days - 1) * _variance(each) for n, each in zip(sizes, both, strict=True) if each.days)
+        variance = max(variance, squares / freedom * sum(1 / n for n in sizes if n))
+    return float(stdtrit(freedom, 1 - alpha)) * math.sqrt(variance * _inflation(both))
+
+
+def _rarer(task: Task, labels: Floats, places: npt.NDArray[np.intp]) -> Rarer | None:
+    if not isinstance(task, Binary | Multiclass):
+        return None
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        return Rarer(0, 0)
+    rows = labels == classes[np.argsort(counts, kind="stable")[-2]]
+    return Rarer(int(rows.sum()), len(np.unique(places[rows])))
+
+
+def _lacks_a_class(of: Estimate) -> bool:
+    rarer = of.rarer
+    if rarer is None:
+        return False
+    return rarer.rows < FEWEST_OF_A_CLASS or rarer.days < min(FEWEST_DAYS_OF_A_CLASS, of.days)
 
 
 def _variance(of: Estimate) -> float:

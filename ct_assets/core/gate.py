@@ -211,11 +211,17 @@ def _remembers(
     if reference is None or champion is None:
         return Check(name=name, passed=True, detail="not asked for, or the first of its lineage")
     labels, problem = task.encode(reference.label)
-    if problem or len(reference.label) < policy.min_slice_rows:
-        needed = f"at least {policy.min_slice_rows} (min_slice_rows)" + (f" with {task.needs}" if task.needs else "")
+    rarer = None if labels is None else rarer_class(task, labels)
+    if not problem and len(reference.label) < policy.min_slice_rows:
+        problem = f"only {len(reference.label)} rows"
+    if not problem and rarer is not None and rarer < policy.min_class_rows:
+        problem = f"only {rarer} of {len(reference.label)} rows are of the rarer class"
+    if problem:
+        needed = f"at least {policy.min_slice_rows} (min_slice_rows)"
+        needed += f", and {policy.min_class_rows} (min_class_rows) of the rarer class" if rarer is not None else ""
         detail = (
-            f"the reference examples cannot be judged on: {problem or f'only {len(reference.label)} rows'}; expected "
-            f"{needed}: lengthen `reference` of the strategy"
+            f"the reference examples cannot be judged on: {problem}; expected {needed}: lengthen `reference` of the "
+            "strategy"
         )
         return Check(name=name, passed=False, inconclusive=True, detail=detail)
     mine, theirs = (predictions_of(task, model, reference.features)[0] for model in (challenger, champion))

@@ -43,7 +43,7 @@ def imported(field: str, paths: Iterable[str], kind: type[T]) -> list[T]:
         module, _, name = path.rpartition(".")
         try:
             named: Any = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise ValueError(f"{field}: {path!r} cannot be imported ({error}); {expected}") from error
         several = [named] if isinstance(named, kind) else named
         if not isinstance(several, Sequence) or not all(isinstance(each, kind) for each in several):
@@ -72,7 +72,7 @@ def estimator_factory(path: str, where: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError, OSError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where} path {path!r} cannot be imported ({error}); {expected}") from error
     if not (_is_estimator(found, listed) if isinstance(found, type) else _makes_estimators(found, module)):
         raise ValueError(f"{where} path {path!r} names a {type(found).__name__} that is no estimator; {expected}")
@@ -107,6 +107,8 @@ def is_installed(path: str) -> bool:
 def is_own(path: str) -> bool:
     """Whether a module or what it holds is of this project: of its root module, or a file within its folder."""
     name = path.partition(".")[0]
+    if name in sys.stdlib_module_names:
+        return False  # whose modules may be in no file: built in, or frozen
     if name == PLATFORM or any(name == settings.root_module for settings in _settings(Path.cwd())):
         return True
     origin = _origin(name)

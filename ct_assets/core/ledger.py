@@ -4,6 +4,7 @@ A changed, removed or inserted record breaks the chain at its place. A chain can
 cut off: keep `head()` somewhere else (a log, a release) to see that too.
 """
 
+import errno
 import fcntl
 import io
 import itertools
@@ -58,6 +59,11 @@ class Record:
         """SHA-256 of the canonical JSON of everything but `hash`."""
         return digest({name: value for name, value in vars(self).items() if name != "hash"})
 
+    @property
+    def is_experiment(self) -> bool:
+        """Whether it is about what a person tried: a training or a verdict that automation does not act on."""
+        return not self.evidence.get("promote", True)
+
 
 class Ledger:
     """An append-only file of decisions, shared by threads and processes of one machine.
@@ -86,7 +92,7 @@ class Ledger:
         `key`: if a record with this key exists, it is returned and nothing is appended, so that a run repeated
         after a crash records its decision once.
         Raises ValueError for an `as_of` without time zone, TypeError for evidence without a JSON form, LedgerError
-        for an unreadable file, a key that belongs to another model, or a write that the disk did not take.
+        for an unreadable file or a key that belongs to another model, OSError for a write that the disk did not take.
         """
         moment = _moment(as_of)
         content = plain(evidence, "evidence")
@@ -122,14 +128,26 @@ class Ledger:
         with self._opened() as file:
             return self._ask(file, LedgerIndex.models)
 
-    def newest(self, kinds: Collection[str] | None, model: str, before: datetime | None = None) -> Record | None:
+    def newest(
+        self,
+        kinds: Collection[str] | None,
+        model: str,
+        before: datetime | None = None,
+        wanted: Callable[[Record], bool] = lambda _: True,
+    ) -> Record | None:
         """The record about the latest moment of event time, of several the one written last.
 
         Parameters: `kinds` those to look at (None: any); `before`, if given, leaves out the records about this moment
-        and later ones.
+        and later ones; `wanted` says of a record whether it counts.
         """
         limit = None if before is None else micros(before)
-        return self._first(lambda index: index.latest(kinds, model, limit))
+        with self._opened() as file:
+
+            def first(index: LedgerIndex) -> Record | None:
+                found = (self._read(file, e.start, e.length) for e in index.latest_first(kinds, model, limit))
+                return next(filter(wanted, found), None)
+
+            return self._ask(file, first)
 
     def last_written(self, kinds: Collection[str] | None, model: str, until: datetime | None = None) -> Record | None:
         """The record written last, of those about moments of event time up to `until`, included, if it is given."""
@@ -262,7 +280,8 @@ class Ledger:
         written = os.write(file.fileno(), line)
         if written != len(line):
             os.ftruncate(file.fileno(), end)
-            raise LedgerError(f"{self.path}: the disk took {written} of {len(line)} bytes; free space and run again")
+            problem = f"the disk took {written} of {len(line)} bytes; free space and run again"
+            raise OSError(errno.ENOSPC, problem, str(self.path))
         os.fsync(file.fileno())
 
 

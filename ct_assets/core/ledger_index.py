@@ -5,6 +5,7 @@ is missing or damaged, or when the newest line that it knows is not in the file.
 before, so a file with that line has all the lines before it.
 """
 
+import heapq
 import os
 import sqlite3
 import uuid
@@ -110,13 +111,13 @@ class LedgerIndex:
         """The first record with an idempotency key."""
         return next(self._entries("WHERE key = ? ORDER BY seq LIMIT 1", key), None)
 
-    def latest(self, kinds: Collection[str] | None, model: str, before: int | None) -> Entry | None:
-        """The record of the latest event time, before a moment if one is given; of equal ones the last written."""
+    def latest_first(self, kinds: Collection[str] | None, model: str, before: int | None) -> Iterator[Entry]:
+        """The records by event time, before a moment if one is given; of equal ones the last written comes first."""
         limit = "" if before is None else "AND as_of < ?"
         moment = () if before is None else (before,)
-        sql = f"WHERE model = ? AND kind = ? {limit} ORDER BY as_of DESC, seq DESC LIMIT 1"
-        found = [e for kind in self._kinds(kinds, model) for e in self._entries(sql, model, kind, *moment)]
-        return max(found, key=lambda entry: (entry.as_of, entry.seq), default=None)
+        sql = f"WHERE model = ? AND kind = ? {limit} ORDER BY as_of DESC, seq DESC"
+        found = (self._entries(sql, model, kind, *moment) for kind in self._kinds(kinds, model))
+        return heapq.merge(*found, key=lambda entry: (entry.as_of, entry.seq), reverse=True)
 
     def last_written(self, kinds: Collection[str] | None, model: str, until: int | None) -> Entry | None:
         """The record written last, of those about a moment up to `until` if one is given."""

@@ -259,7 +259,11 @@ def _performance(policy: RetrainPolicy, evidence: Evidence) -> tuple[bool, str]:
     loss = -advantage(metric, now, reference)
     text = f"{metric} {now:.6g} against {reference:.6g} at its evaluation, a loss of {loss:.4g}"
     if margin is None:
-        return False, f"{text}; what days differ by is not known: labels of more days would have been judged"
+        return (
+            False,
+            f"{text}; what days differ by is not known: labels of more days, or more of the rarer class, would "
+            "have been judged",
+        )
     text += (
         f" (limit {policy.performance_drop:g}; {margin:.4g} by chance, {rows} rows of {evidence.performance_days} days)"
     )

@@ -157,7 +157,7 @@ class Trial:
             detail = f"{not_computed(metric)}; a baseline is needed"
             return self._check(name=name, passed=False, detail=detail)
         sign = 1 if higher_is_better(metric) else -1
-        margin = 0.0 if self.policy.beat_baseline else self._chance(baseline)
+        margin = self._chance(baseline) if alone else 0.0
         limit = naive + sign * margin
         word, comparison = ("above", ">") if sign > 0 else ("below", "<")
         detail = f"{metric} {mine:.6g} has to be {word} {limit:.6g}, that of a naive prediction"

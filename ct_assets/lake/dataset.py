@@ -4,9 +4,11 @@ A file is written once under its content's digest and never changed. Which files
 `manifest.json` lists; an older version's files can stay on disk without being read.
 """
 
+import fcntl
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,14 @@ class Dataset:
             return (self.root / DEFINITION).read_text()
         except FileNotFoundError:
             return ""
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock of who reads the dataset and then writes by what was read; a crash releases it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".exclusive").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def begin(self) -> None:
         """Have a manifest, of no files, where there is none yet."""

@@ -54,9 +54,11 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
     landing = Landing(lake.home, source)
     batches = []
     for name in landing.names(partition):
-        landed = landing.read(partition, name)
-        if landed is not None:
-            batches.append(_take_in(lake, source, landing, landed))
+        # Another process that takes in the same file would find its rows, and call them a repetition.
+        with lake.dataset(source.name).exclusive():
+            landed = landing.read(partition, name)
+            if landed is not None:
+                batches.append(_take_in(lake, source, landing, landed))
     if source.daily and batches:
         landing.tidy(partition)
     return batches

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ct_assets.core.artifact import ArtifactError, load_model
 from ct_assets.core.canonical import digest
-from ct_assets.core.ledger import POINTER_MOVES, PROMOTION, VERDICT, Ledger
+from ct_assets.core.ledger import POINTER_MOVES, PROMOTION, VERDICT, Ledger, Record
 from ct_assets.core.profile import Profile
 from ct_assets.core.schema_versions import newer_schema
 from ct_assets.core.segments import Line
@@ -110,12 +110,20 @@ class Releases:
             FileNotFoundError: The version was never judged.
             VerdictError: The verdict was changed after the gate sealed it.
         """
-        for record in self.ledger.iterate(VERDICT, self.model, newest_first=True):
-            if record.evidence["version"] == version:
-                return self.verdict(record.evidence["verdict"])
-        raise FileNotFoundError(
-            f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first"
-        )
+        record = self._judged(version)
+        if record is None:
+            raise FileNotFoundError(
+                f"version {version} of {self.model} has no verdict; materialize {self.model}/evaluation first"
+            )
+        return self.verdict(record.evidence["verdict"])
+
+    def is_judged(self, version: str) -> bool:
+        """Whether there is a verdict on a version."""
+        return self._judged(version) is not None
+
+    def _judged(self, version: str) -> Record | None:
+        found = self.ledger.iterate(VERDICT, self.model, newest_first=True)
+        return next((record for record in found if record.evidence["version"] == version), None)
 
     def save(self, release: Release) -> str:
         """Write a release; it is never changed after it was promoted.

@@ -145,7 +145,7 @@ def retrain_due(releases: Releases) -> Record | None:
     that one is due.
     """
     decision = newest_decision(releases)
-    judged = releases.ledger.newest([VERDICT], releases.model)
+    judged = releases.ledger.newest([VERDICT], releases.model, wanted=_is_of_the_loop)
     if decision is None or decision.kind == SKIP:
         return None
     if judged is None:
@@ -157,11 +157,19 @@ def retrain_due(releases: Releases) -> Record | None:
 
 
 def _trained_before(releases: Releases, as_of: pd.Timestamp) -> Record | None:
-    return releases.ledger.newest([TRAINING], releases.model, before=as_of)
+    return releases.ledger.newest([TRAINING], releases.model, before=as_of, wanted=_is_of_the_loop)
+
+
+def _is_of_the_loop(record: Record) -> bool:
+    """Not an experiment: trying something neither answers what is due nor puts off what will be."""
+    return not record.is_experiment
 
 
 def open_request(releases: Releases, as_of: pd.Timestamp | None = None) -> Record | None:
     """The newest request by hand that is not answered: by a training, or by a decision of an earlier time to retrain.
+
+    What is decided again at the very time at which the request was taken up, as labels came late, takes it up once more
+    only while no training has followed.
 
     Args:
         releases: Those of the line.
@@ -172,11 +180,18 @@ def open_request(releases: Releases, as_of: pd.Timestamp | None = None) -> Recor
     if request is None:
         return None
     before = pd.Timestamp(request.as_of) if as_of is None else as_of
-    training, taken_up = _trained_before(releases, before), ledger.newest([RETRAIN], releases.model, before=before)
-    if training is not None and training.seq > request.seq:
+    training, earlier = _trained_before(releases, before), ledger.newest([RETRAIN], releases.model, before=before)
+    if (training is not None and training.seq > request.seq) or _takes_up(earlier, request):
         return None
-    number = taken_up.evidence["evidence"].get("manual_number") if taken_up else None
-    return None if number == request.seq else request
+    now = ledger.newest([RETRAIN], releases.model, before=before + INSTANT)
+    # A training that comes out as one before is not recorded again; its verdict is.
+    done = ledger.newest([TRAINING, VERDICT], releases.model, wanted=_is_of_the_loop)
+    is_done = now is not None and _takes_up(now, request) and done is not None and done.seq > now.seq
+    return None if is_done else request
+
+
+def _takes_up(decision: Record | None, request: Record) -> bool:
+    return decision is not None and bool(decision.evidence["evidence"].get("manual_number") == request.seq)
 
 
 def _moment(champion: Release | None) -> datetime | None:

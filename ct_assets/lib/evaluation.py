@@ -12,7 +12,7 @@ import pandas as pd
 from ct_assets.core.baselines import fit_baseline
 from ct_assets.core.drift import DriftReport
 from ct_assets.core.gate import Bindings, TestData, validate_new_model
-from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT
+from ct_assets.core.ledger import RETRAIN, TRAINING, VERDICT, Ledger, Record
 from ct_assets.core.rules import rules_digest
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
@@ -26,7 +26,7 @@ from ct_assets.lake.releases import Release, load_artifact
 from ct_assets.lake.training_set import TrainingSet, load_training_set, read_examples
 from ct_assets.lib.conditions import on_new_input
 from ct_assets.lib.lineage import lineage_of, may_be_promoted
-from ct_assets.lib.model_assets import common, line_of, model_key, of_lines, releases_of
+from ct_assets.lib.model_assets import common, line_of, model_key, newest_made, of_lines, releases_of
 from ct_assets.lib.monitoring_reports import read_report
 from ct_assets.lib.promotion import why_not_by_automation
 from ct_assets.lib.provenance import code_version
@@ -61,9 +61,7 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource
     ) -> dg.MaterializeResult:
         line = line_of(context, spec)
-        challenger = registry.get(line.registered, CHALLENGER)
-        if challenger is None:
-            raise ValueError(f"{line.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
+        challenger = _to_judge(context, lake, registry, spec, line)
         verdict, report = judge(lake, spec, line, challenger)
         registry.note(
             challenger, _figures(verdict, spec.metrics), {"verdict": verdict.digest, "passed": str(verdict.passed)}
@@ -89,6 +87,21 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return evaluation
+
+
+def _to_judge(
+    context: dg.AssetExecutionContext, lake: LakeResource, registry: RegistryResource, spec: ModelSpec, line: Line
+) -> Version:
+    """What was trained last; an experiment only once the loop's own challenger has been judged."""
+    challenger = registry.get(line.registered, CHALLENGER)
+    if challenger is not None and not releases_of(lake, line).is_judged(challenger.version):
+        return challenger
+    made = newest_made(context, model_key(spec, "challenger"), "version")
+    if made is not None:
+        return registry.version(line.registered, made)
+    if challenger is None:
+        raise ValueError(f"{line.name} has no challenger to evaluate; materialize {spec.name}/challenger first")
+    return challenger
 
 
 def _why_not(lake: LakeResource, spec: ModelSpec, line: Line, challenger: Version, verdict: Verdict) -> str:
@@ -202,8 +215,32 @@ def _record_verdict(lake: LakeResource, line: Line, version: str, verdict: Verdi
         "outcome": verdict.outcome,
         "reasons": verdict.reasons(),
         "metrics": verdict.metrics,
+        **({} if verdict.bindings.promote else {"promote": False}),
     }
-    lake.ledger().append(VERDICT, line.name, as_of, content, key=f"verdict/{line.name}/{version}/{verdict.digest}")
+    ledger, key = lake.ledger(), f"verdict/{line.name}/{version}/{verdict.digest}"
+    known = ledger.find(key)
+    if known is not None and (since := _asked_again(ledger, known)) is not None:
+        key += f"/again/{since.seq}"
+    ledger.append(VERDICT, line.name, as_of, content, key=key)
+
+
+def _asked_again(ledger: Ledger, known: Record) -> Record | None:
+    """The newest record since a verdict that lets the same one count anew: another verdict, or a retrain to answer.
+
+    Rules may be changed there and back again, an opponent be rolled back, or a training come out as the one before.
+    """
+    for record in ledger.iterate(model=known.model, newest_first=True):
+        is_known = _is_about_the_same(record, known) and record.evidence["verdict"] == known.evidence["verdict"]
+        if record.seq <= known.seq or is_known:
+            return None
+        is_to_be_answered = record.kind == RETRAIN and record.as_of == known.as_of
+        if is_to_be_answered or _is_about_the_same(record, known):
+            return record
+    return None
+
+
+def _is_about_the_same(record: Record, known: Record) -> bool:
+    return record.kind == VERDICT and bool(record.evidence["version"] == known.evidence["version"])
 
 
 def _triggers(lake: LakeResource, line: Line, version: str, as_of: pd.Timestamp) -> dict[str, str]:

@@ -118,9 +118,9 @@ def training_of(releases: Releases, version: str) -> Mapping[str, Any] | None:
 
 
 def may_be_promoted(releases: Releases, version: str) -> bool:
-    """Whether automation may promote a version if it passes: not so for an experiment by hand."""
+    """Whether automation may promote a version if it passes: not an experiment by hand, or what it has not trained."""
     record = training_of(releases, version)
-    return record is None or bool(record.get("promote", True))
+    return record is not None and bool(record.get("promote", True))
 
 
 def lineage_of(releases: Releases, version: str) -> Lineage:

@@ -56,3 +56,11 @@ def common(spec: ModelSpec, asset: str, kinds: set[str]) -> dict[str, Any]:
 def releases_of(lake: LakeResource, line: Line) -> Releases:
     """The releases of a line under the resource's home."""
     return Releases(lake.path, line, lake.ledger())
+
+
+def newest_made(context: dg.AssetExecutionContext, key: dg.AssetKey, name: str) -> str | None:
+    """What the newest materialization of an asset, in the run's partition, says under a name; None if there is none."""
+    wanted = dg.AssetRecordsFilter(key, asset_partitions=[context.partition_key] if context.has_partition_key else None)
+    found = context.instance.fetch_materializations(wanted, limit=1).records
+    made = found[0].asset_materialization if found else None
+    return None if made is None or name not in made.metadata else str(made.metadata[name].value)

@@ -55,23 +55,23 @@ def promote(
             against something else than what serves now; or nobody asked for an experiment, or a rollback holds.
     """
     releases = Releases(lake.path, line, lake.ledger())
-    verdict = releases.newest_verdict(challenger.version)
-    snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
-    release = Release(
-        model=line.name,
-        version=challenger.version,
-        artifact=challenger.artifact,
-        artifact_digest=challenger.tags["artifact_digest"],
-        feature_service=spec.feature_service,
-        feature_versions=verdict.bindings.feature_versions,
-        training_set=snapshot.digest,
-        verdict=verdict.digest,
-        as_of=snapshot.as_of,
-    )
-    releases.check(release)
-    # From the disk and not from memory, where the evaluation may have left the model: these bytes will serve.
-    load_model(Path(release.artifact).read_bytes(), release.artifact_digest, spec.trusted_types)
     with moving(lake.path):
+        verdict = releases.newest_verdict(challenger.version)
+        snapshot = load_training_set(lake.lake(), challenger.tags["training_set"])
+        release = Release(
+            model=line.name,
+            version=challenger.version,
+            artifact=challenger.artifact,
+            artifact_digest=challenger.tags["artifact_digest"],
+            feature_service=spec.feature_service,
+            feature_versions=verdict.bindings.feature_versions,
+            training_set=snapshot.digest,
+            verdict=verdict.digest,
+            as_of=snapshot.as_of,
+        )
+        releases.check(release)
+        # From the disk and not from memory, where the evaluation may have left the model: these bytes will serve.
+        load_model(Path(release.artifact).read_bytes(), release.artifact_digest, spec.trusted_types)
         moves = releases.moves()
         if moves and moves[-1]["version"] == release.version:
             # Promoted before; the process may have died before it moved the alias.

@@ -24,7 +24,7 @@ from ct_assets.lake.dataset import WHOLE, DataFile, Dataset
 from ct_assets.lake.engine import fetch, quoted
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
-from ct_assets.lib.online_rows import UTC_US, as_online, last_of
+from ct_assets.lib.online_rows import UTC_US, as_declared, as_online, last_of
 from ct_assets.lib.partitions import end_of
 from ct_assets.lib.restoring import restore_if_lost
 
@@ -124,37 +124,39 @@ def publish(
     """
     available = available or Availability()
     dataset = _dataset(lake, view)
-    files = dataset.partition(partition)
-    same = all(file.name == definition for file in files) and dataset.definition in ("", definition)
-    keys = table.column_names[: table.column_names.index("event_timestamp")]
-    rows, without_key = _with_keys(table, keys)
-    created = rows.column_names.index("created")
-    stored = _read(dataset, files, rows.schema)
-    restore_if_lost(lake, store, view)
-    if available.live and same:
-        rows = _news(lake, rows, stored, keys)
-        known = rows["created"].cast(UTC_US)
-        times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
-        rows = rows.set_column(created, "created", times.cast(UTC_US))
-        withdrawn = rows.slice(0, 0)
-    else:
-        delay = measured_delay(lake, view) if available.delay is None else available.delay
-        shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
-        times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
-        rows = rows.set_column(created, "created", times.cast(UTC_US))
-        withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
-    # Online first: after a crash in between, the lake still says what has to be done.
-    _write_online(lake, store, dataset, view, partition, rows, withdrawn, keys)
-    dataset.note_definition(definition)
-    if not (available.live and same):
-        dataset.write(partition, rows, name=definition)
-    elif not files or rows.num_rows:
-        together = len(files) >= MOST_FILES
-        online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
-        rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
-        content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
-        dataset.write(partition, content, name=definition, append=not together)
-    return Published(rows.num_rows, without_key)
+    with dataset.exclusive():
+        files = dataset.partition(partition)
+        same = all(file.name == definition for file in files) and dataset.definition in ("", definition)
+        keys = table.column_names[: table.column_names.index("event_timestamp")]
+        rows, without_key = _with_keys(as_declared(store.get_feature_view(view), table), keys)
+        rows = _one_each(lake, view, rows, keys)
+        created = rows.column_names.index("created")
+        stored = _read(dataset, files, rows.schema)
+        restore_if_lost(lake, store, view)
+        if available.live and same:
+            rows = _news(lake, rows, stored, keys)
+            known = rows["created"].cast(UTC_US)
+            times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
+            rows = rows.set_column(created, "created", times.cast(UTC_US))
+            withdrawn = rows.slice(0, 0)
+        else:
+            delay = measured_delay(lake, view) if available.delay is None else available.delay
+            shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
+            times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
+            rows = rows.set_column(created, "created", times.cast(UTC_US))
+            withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
+        # Online first: after a crash in between, the lake still says what has to be done.
+        _write_online(lake, store, dataset, view, partition, rows, withdrawn, keys)
+        dataset.note_definition(definition)
+        if not (available.live and same):
+            dataset.write(partition, rows, name=definition)
+        elif not files or rows.num_rows:
+            together = len(files) >= MOST_FILES
+            online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
+            rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
+            content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
+            dataset.write(partition, content, name=definition, append=not together)
+        return Published(rows.num_rows, without_key)
 
 
 def measured_delay(lake: Lake, view: str) -> timedelta:
@@ -190,6 +192,30 @@ def _with_keys(table: pa.Table, keys: Sequence[str]) -> tuple[pa.Table, int]:
         missing = pc.or_(missing, pc.is_null(table[key]))
     kept = table.filter(pc.invert(missing))
     return kept, table.num_rows - kept.num_rows
+
+
+def _one_each(lake: Lake, view: str, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """The rows without repetitions.
+
+    Raises:
+        ValueError: Two differ that have the same key and times: which one counts would be chance.
+    """
+    identity = [*keys, "event_timestamp", "created"]
+    counts = rows.group_by(identity).aggregate([([], "count_all")])
+    if counts.num_rows == rows.num_rows:
+        return rows
+    with lake.connect() as connection:
+        connection.register("given", rows)
+        order = ", ".join(map(quoted, identity))
+        distinct = fetch(connection, f"SELECT DISTINCT * FROM given ORDER BY {order}").cast(rows.schema)
+    if distinct.num_rows == counts.num_rows:
+        return distinct
+    twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()[0]
+    named = ", ".join(f"{name} {twice[name]}" for name in identity)
+    raise ValueError(
+        f"view {view}: its SQL yields {twice['count_all']} rows for {named}, which differ; expected one for each key "
+        "and time: aggregate them, or keep one with QUALIFY row_number()"
+    )
 
 
 def _micros(times: pa.ChunkedArray) -> pa.ChunkedArray:

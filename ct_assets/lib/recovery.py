@@ -35,6 +35,8 @@ UNMARKED_SECONDS = 300.0
 
 _PARTITION = "dagster/partition"
 _AUTOMATED = (SENSOR_TAG, "dagster/schedule_name")
+_OF_CONTENT = {"ArrowInvalid", "JSONDecodeError", "UnicodeDecodeError"}
+"""Names of `ValueError`s that a torn file or the answer of a broken service raises as well: they are tried again."""
 _FIRST_LOOK = timedelta(days=7)
 _OVERLAP = timedelta(minutes=1)
 """Runs are written by other processes: one that ended earlier may be seen later."""
@@ -70,12 +72,12 @@ def are_about_data(failures: Sequence[dg.DagsterEvent]) -> bool:
 
 
 def _is_about_data(error: SerializableErrorInfo | None) -> bool:
-    """A blocking check that failed, or a `ValueError` of any kind, which this project raises for bad input.
+    """A blocking check that failed, or a `ValueError`, which this project raises for bad input.
 
     Of an error, Dagster stores the name of its class.
     """
     while error is not None:
-        if error.cls_name == "DagsterAssetCheckFailedError" or error.cls_name in _names(ValueError):
+        if error.cls_name == "DagsterAssetCheckFailedError" or error.cls_name in _names(ValueError) - _OF_CONTENT:
             return True
         error = error.cause
     return False
@@ -170,7 +172,8 @@ class _Look:
         records = {record.dagster_run.run_id: record for record in instance.get_run_records(failed)}
         if missing := list({*known.get("waiting", ()), *self.given_up_before} - records.keys()):
             records |= {r.dagster_run.run_id: r for r in instance.get_run_records(dg.RunsFilter(run_ids=missing))}
-        for record in sorted(records.values(), key=lambda record: record.storage_id):
+        # The newest first: an older one may have to wait for what is asked for again of a newer one.
+        for record in sorted(records.values(), key=lambda record: record.storage_id, reverse=True):
             self._look_at(record, now)
         # While the next attempt is under way, it is no better.
         under_way = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
@@ -179,7 +182,11 @@ class _Look:
 
     def _look_at(self, record: RunRecord, now: datetime) -> None:
         run = record.dagster_run
-        if not _is_automated(run) or not (undone := self._undone(record)) or _failed_on_data(self.instance, run):
+        if not _is_automated(run):
+            return
+        later = [other for other in self._later(record) if not _is_in_vain(other)]
+        undone = set(run.asset_selection or ()).difference(*(other.asset_selection or () for other in later))
+        if not undone or _failed_on_data(self.instance, run):
             return
         attempt = int(run.tags.get(ATTEMPT, "1"))
         # A launcher that does not answer is asked until it does: what never started is no attempt at the work.
@@ -189,6 +196,8 @@ class _Look:
         self._waiting.append(run.run_id)
         if attempt >= FAILS_OFTEN:
             self.often.add(run.run_id)
+        if any(self._makes(other, set(run.asset_selection or ()) - undone) for other in later):
+            return  # what is left may depend on what that run makes
         if now.timestamp() >= (record.end_time or now.timestamp()) + self.retries.wait(attempt):
             self.requests.append(
                 dg.RunRequest(
@@ -204,20 +213,19 @@ class _Look:
                 )
             )
 
-    def _undone(self, record: RunRecord) -> set[dg.AssetKey]:
-        """The assets of a failed run that no later run was about."""
-        run = record.dagster_run
-        tags = {_PARTITION: run.tags[_PARTITION]} if _PARTITION in run.tags else {}
-        later = self.instance.get_run_records(
+    def _later(self, record: RunRecord) -> list[dg.DagsterRun]:
+        """The later runs of the same partition."""
+        partition = record.dagster_run.tags.get(_PARTITION)
+        tags = {} if partition is None else {_PARTITION: partition}
+        found = self.instance.get_run_records(
             dg.RunsFilter(tags=tags, created_after=record.create_timestamp - _OVERLAP)
         )
-        undone = set(run.asset_selection or ())
-        for other in later:
-            if other.storage_id > record.storage_id and other.dagster_run.tags.get(_PARTITION) == run.tags.get(
-                _PARTITION
-            ):
-                undone -= set(other.dagster_run.asset_selection or ())
-        return undone
+        runs = [other.dagster_run for other in found if other.storage_id > record.storage_id]
+        return [run for run in runs if run.tags.get(_PARTITION) == partition]
+
+    def _makes(self, run: dg.DagsterRun, assets: set[dg.AssetKey]) -> bool:
+        """Whether a run is to make some of these assets, now or at another attempt."""
+        return (not run.is_finished or run.run_id in self._waiting) and bool(assets & set(run.asset_selection or ()))
 
     @property
     def cursor(self) -> str:
@@ -252,6 +260,11 @@ def requested_by(run: dg.DagsterRun) -> str | None:
 
 def _is_automated(run: dg.DagsterRun) -> bool:
     return bool(run.asset_selection) and any(tag in run.tags for tag in _AUTOMATED)
+
+
+def _is_in_vain(run: dg.DagsterRun) -> bool:
+    """Whether a run by hand failed: nobody asks for that one again."""
+    return not _is_automated(run) and run.is_failure_or_canceled
 
 
 def _failed_on_data(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

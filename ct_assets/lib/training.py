@@ -13,6 +13,7 @@ from ct_assets.core.segments import Line
 from ct_assets.core.spec import EstimatorSpec, ModelSpec
 from ct_assets.core.training import train
 from ct_assets.lake.contract import Domain
+from ct_assets.lake.moving import moving
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import (
     FeatureVersions,
@@ -28,14 +29,23 @@ from ct_assets.lib.evaluated import evaluation_files
 from ct_assets.lib.evaluation import build_evaluation, judge
 from ct_assets.lib.label_counts import labels_of_lines
 from ct_assets.lib.lineage import find_lineage
-from ct_assets.lib.model_assets import RETRAIN_DUE, common, line_of, model_key, model_tags, of_lines, releases_of
+from ct_assets.lib.model_assets import (
+    RETRAIN_DUE,
+    common,
+    line_of,
+    model_key,
+    model_tags,
+    newest_made,
+    of_lines,
+    releases_of,
+)
 from ct_assets.lib.promotion import OtherOpponentError, PromotionError, promote
 from ct_assets.lib.provenance import code_version, environment_digest
 from ct_assets.lib.recovery import REQUESTED_BY
 from ct_assets.lib.seen import growth_of
 from ct_assets.resources.feast import FeastResource, service_versions, versions_digest
 from ct_assets.resources.lake import LakeResource
-from ct_assets.resources.registry import CHALLENGER, RegistryResource, Version
+from ct_assets.resources.registry import RegistryResource, Version
 
 _AUTOMATED = {SENSOR_TAG, REQUESTED_BY}
 """Tags of runs that automation asked for, at the first attempt or at another one."""
@@ -51,7 +61,9 @@ class ChallengerConfig(dg.Config):
     """What a person may choose in the launchpad, to try something without changing the spec."""
 
     estimator: str = Field("", description="Import path of another estimator than the spec's; empty for the spec's.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of that estimator.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="All keyword arguments of that estimator, or of the spec's if none is named."
+    )
 
 
 class ChampionConfig(dg.Config):
@@ -157,7 +169,9 @@ def _challenger(spec: ModelSpec) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         line = line_of(context, spec)
         snapshot = load_training_set(lake.lake(), _digest_of(context, model_key(spec, "training_set")))
-        estimator = EstimatorSpec(path=config.estimator, params=config.params) if config.estimator else spec.estimator
+        estimator = spec.estimator
+        if config.estimator or config.params:
+            estimator = EstimatorSpec(path=config.estimator or estimator.path, params=config.params)
         by_hand = not _AUTOMATED & context.run.tags.keys()
         version, facts = train_and_register(lake, registry, spec, line, snapshot, estimator, by_hand)
         return dg.MaterializeResult(
@@ -176,9 +190,10 @@ def train_and_register(
     estimator: EstimatorSpec,
     by_hand: bool = False,
 ) -> tuple[Version, dict[str, Any]]:
-    """Train on a snapshot, register the model as challenger of its line, and record the training.
+    """Train on a snapshot, register the model, as challenger of its line if it is no experiment, and record it.
 
-    The same model of the same snapshot is registered once.
+    The same model of the same snapshot is registered once, whoever else does the same meanwhile. What was tried is no
+    experiment any more once the loop comes to the same.
     """
     releases = releases_of(lake, line)
     lineage = find_lineage(releases, spec, snapshot, estimator)
@@ -208,20 +223,15 @@ def train_and_register(
         **evaluation_files(spec, examples, holdout, trained.predictions),
     }
     tags = {"training": training, "artifact_digest": trained.digest, "training_set": snapshot.digest}
-    version = registry.register(line.registered, files, tags, facts, measured)
-    lake.ledger().append(
-        TRAINING,
-        line.name,
-        pd.Timestamp(snapshot.as_of),
-        {
-            "version": version.version,
-            "by_hand": by_hand,
-            "promote": not _is_experiment(releases, spec, snapshot, estimator, by_hand),
-            "labels_known": labels_of_lines(lake.lake(), spec, pd.Timestamp(snapshot.as_of)).get(line, 0),
-            **facts,
-        },
-        key=f"training/{line.name}/{training}",
-    )
+    key, as_of = f"training/{line.name}/{training}", pd.Timestamp(snapshot.as_of)
+    labels = labels_of_lines(lake.lake(), spec, as_of).get(line, 0)
+    with moving(lake.path):
+        known = releases.ledger.find(key)
+        experiment = known is None and _is_experiment(releases, spec, snapshot, estimator, by_hand)
+        version = registry.register(line.registered, files, tags, facts, measured, challenger=not experiment)
+        content = {"version": version.version, "by_hand": by_hand, "promote": not experiment, "labels_known": labels}
+        key += "/experiment" if experiment else ""
+        releases.ledger.append(TRAINING, line.name, as_of, {**content, **facts}, key=key)
     return version, {**_plain(facts), **measured}
 
 
@@ -255,9 +265,11 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: ChampionConfig, lake: LakeResource, registry: RegistryResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetObservation]:
         line = line_of(context, spec)
-        challenger = registry.get(line.registered, CHALLENGER)
-        if challenger is None:
-            raise ValueError(f"{line.name} has no challenger to promote; materialize {spec.name}/challenger first")
+        # What was judged, and not what was trained since.
+        judged = newest_made(context, model_key(spec, "evaluation"), "version")
+        if judged is None:
+            raise ValueError(f"{line.name} has no challenger to promote; materialize {spec.name}/evaluation first")
+        challenger = registry.version(line.registered, judged)
         try:
             release = promote_judged(lake, registry, spec, line, challenger, config.reason)
         except PromotionError as error:
@@ -272,21 +284,13 @@ def _champion(spec: ModelSpec) -> dg.AssetsDefinition:
             )
             return
         metadata, partition = _plain(asdict(release)), context.partition_key if context.has_partition_key else None
-        if _newest_made(context, partition) == release.version:
+        if newest_made(context, context.asset_key, "version") == release.version:
             # It serves already: its date, by which freshness counts, stays.
             yield dg.AssetObservation(context.asset_key, partition=partition, metadata=metadata)
         else:
             yield dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(release.artifact_digest))
 
     return champion
-
-
-def _newest_made(context: dg.AssetExecutionContext, partition: str | None) -> str | None:
-    """The version that the asset was last made of; None if it never was."""
-    wanted = dg.AssetRecordsFilter(context.asset_key, asset_partitions=None if partition is None else [partition])
-    found = context.instance.fetch_materializations(wanted, limit=1).records
-    made = found[0].asset_materialization if found else None
-    return None if made is None or "version" not in made.metadata else str(made.metadata["version"].value)
 
 
 def promote_judged(
@@ -309,12 +313,10 @@ def promote_judged(
 
 
 def _digest_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:
-    wanted = dg.AssetRecordsFilter(key, asset_partitions=[context.partition_key] if context.has_partition_key else None)
-    found = context.instance.fetch_materializations(wanted, limit=1).records
-    made = found[0].asset_materialization if found else None
-    if made is None:
+    found = newest_made(context, key, "digest")
+    if found is None:
         raise ValueError(f"{key.to_user_string()} was never materialized; materialize it first")
-    return str(made.metadata["digest"].value)
+    return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

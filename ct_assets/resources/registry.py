@@ -75,8 +75,11 @@ class RegistryResource(HomeResource):
         tags: Mapping[str, str],
         params: Mapping[str, object],
         metrics: Mapping[str, float],
+        challenger: bool = True,
     ) -> Version:
-        """Log a training and register its model as challenger.
+        """Log a training and register its model.
+
+        Two that register the same training at the same time may both find it missing: whoever calls this holds a lock.
 
         Args:
             name: Registered model.
@@ -84,6 +87,7 @@ class RegistryResource(HomeResource):
             tags: Noted with run and version; `training` names the training and is registered once.
             params: Parameters of the run.
             metrics: Figures of the run.
+            challenger: Whether the alias is to name it.
 
         Returns:
             The new version, or the one that the same training registered before.
@@ -99,7 +103,8 @@ class RegistryResource(HomeResource):
             run_id = self._log(name, files, tags, params, metrics)
             source = client.get_run(run_id).info.artifact_uri + "/model"
             version = client.create_model_version(name, source=source, run_id=run_id, tags=dict(tags))
-        client.set_registered_model_alias(name, CHALLENGER, version.version)
+        if challenger:
+            client.set_registered_model_alias(name, CHALLENGER, version.version)
         return self._version(version)
 
     def get(self, name: str, alias: str) -> Version | None:

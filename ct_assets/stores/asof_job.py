@@ -21,9 +21,13 @@ from feast.saved_dataset import SavedDatasetStorage
 from typing_extensions import override
 
 from ct_assets.lake.engine import cursor
+from ct_assets.lake.frames import to_frame
 from ct_assets.stores.asof_plan import FEW_ROWS
 
-if TYPE_CHECKING:  # Feast wants the configuration in the store's own module, which imports this one
+if TYPE_CHECKING:
+    from feast.saved_dataset import ValidationReference
+
+    # Feast wants the configuration in the store's own module, which imports this one.
     from ct_assets.stores.asof_duckdb import AsofDuckDBOfflineStoreConfig
 
 
@@ -90,7 +94,14 @@ class AsofRetrievalJob(RetrievalJob):
 
     @override
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
+        return to_frame(self._to_arrow_internal(timeout))
+
+    @override
+    def to_df(
+        self, validation_reference: "ValidationReference | None" = None, timeout: int | None = None
+    ) -> pd.DataFrame:
+        """The result in pandas, in which whole numbers beside missing ones stay whole (`Int64`)."""
+        return to_frame(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
 
     @override
     def persist(

@@ -376,7 +376,7 @@ class Scores:
 def test_the_baseline_is_recorded_and_has_to_be_beaten_where_the_policy_says_so(metric, naive):
     rate = float(LABEL.mean())
     naive = naive or -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
-    policy = GatePolicy(metric=metric, beat_baseline=True)
+    policy = GatePolicy(metric=metric, beat_baseline=True, floor=0.0 if metric == "auc" else 9.0)
     good = validate_new_model(GOOD, None, data(), policy, baseline=Prior(rate))
     assert good.metrics["baseline"][metric] == pytest.approx(naive, abs=1e-12)
     (check,) = (c for c in good.checks if c.name == "beats_baseline")

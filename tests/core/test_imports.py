@@ -30,6 +30,12 @@ def note(text: str = "called") -> str:
     ("path", "params"),
     [
         ("os.system", {"command": "true"}),
+        ("os.popen", {"cmd": "true"}),
+        ("os.makedirs", {"name": "made"}),
+        ("posixpath.join", {"a": "a"}),
+        ("runpy.run_path", {"path_name": "model.py"}),
+        ("codecs.open", {"filename": "pyproject.toml"}),
+        (".a.b", {}),
         ("builtins.eval", {"source": "1"}),
         ("subprocess.Popen", {"args": ["true"]}),
         ("pickle.loads", {"data": b"."}),
@@ -66,6 +72,9 @@ def test_a_module_of_another_package_is_not_even_imported(tmp_path: Path, monkey
         EstimatorSpec(path="planted_module.GaussianNB").build()
     with pytest.raises(ValueError, match="not in a module of this project"):
         imported("own_sources", ["planted_module.SOURCES"], Source)
+    for path in ("builtins.eval", "sys.argv", "os.environ"):
+        with pytest.raises(ValueError, match="not in a module of this project"):
+            imported("own_sources", [path], Source)
     assert not ran.exists()
     assert "planted_module" not in sys.modules
 
