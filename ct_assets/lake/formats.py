@@ -13,7 +13,7 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from ct_assets.lake.columns import Content, fit, fit_arrow
-from ct_assets.lake.texts import fit_text, fit_timestamps, fit_values
+from ct_assets.lake.texts import Written, fit_text, fit_timestamps, fit_values
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -46,8 +46,15 @@ def read(source: "Source", payload: bytes) -> Content:
     """
     try:
         return _READERS[source.format](source, payload)
+    except UnreadableError:
+        raise
     except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise UnreadableError(f"{_WHAT[source.format]} ({error}){_ADVICE[source.format]}") from error
+    except (ArithmeticError, LookupError, ValueError) as error:
+        # Nobody foresaw this one; the files that landed beside it do not have to wait for it.
+        raise UnreadableError(
+            f"something in it cannot be read ({type(error).__name__}: {error}): ask the sender for a value that can"
+        ) from error
 
 
 _WHAT = {
@@ -183,12 +190,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _whole(digits: str) -> int | float:
-    # Python reads no number of more than some thousand digits.
-    return int(digits) if len(digits) < 1000 else float(digits)
+def _whole(digits: str) -> int | Written:
+    # What surely fits into 64 bits.
+    return int(digits) if len(digits) <= 18 else Written(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole, parse_float=Written)
 
 
 def _after_space(text: str, place: int) -> int:
