@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ _END = "<end of the file>"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _LARGEST_BLOCK = 2**31 - 2
 _SPACE = re.compile(r"[ \t\r\n]*")
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+"""What opens and closes objects and lists; brackets within text do not."""
 
 
 class UnreadableError(ValueError):
@@ -97,8 +100,12 @@ def _typed(source: "Source", found: Sequence[str], table: pa.Table) -> Content:
 
 
 def _csv(source: "Source", payload: bytes) -> Content:
-    text = payload if source.encoding == "utf-8" else payload.decode(source.encoding).encode()
-    reader = csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8-sig", newline=""), delimiter=source.delimiter)
+    # Columns that nobody asked for may hold other bytes too. In declared ones no reader takes these for text.
+    text = payload
+    if source.encoding != "utf-8":
+        text = payload.decode(source.encoding, "surrogateescape").encode(errors="surrogatepass")
+    header = io.TextIOWrapper(io.BytesIO(text), "utf-8-sig", errors="backslashreplace", newline="")
+    reader = csv.reader(header, delimiter=source.delimiter)
     found = next((row for row in reader if row), [])
     if not found:
         raise UnreadableError("an empty file; expected at least a line with the names of the columns")
@@ -151,11 +158,9 @@ def json_objects(source: "Source", payload: bytes) -> Iterator[tuple[int, str, M
     place = _after_space(text, 0)
     while place < len(text):
         try:
-            row, end = _DECODER.raw_decode(text, place)
+            row, end = _decoded(text, place)
         except json.JSONDecodeError as error:
             raise UnreadableError(_json_error(text, error)) from error
-        except RecursionError as error:
-            raise UnreadableError(f"line {_line(text, place)} is nested too deeply; expected a flat object") from error
         if not isinstance(row, dict):
             raise UnreadableError(
                 f"line {_line(text, place)} holds {text[place : place + 40]!r}; expected a JSON object on each line"
@@ -168,11 +173,42 @@ def json_objects(source: "Source", payload: bytes) -> Iterator[tuple[int, str, M
         place = _after_space(text, end)
 
 
+def _decoded(text: str, place: int) -> tuple[Any, int]:
+    """The value at a place, and where it ends; of one that is nested too deeply for Python's reader only the top."""
+    try:
+        return _DECODER.raw_decode(text, place)
+    except RecursionError:
+        top, end = _top(text, place)
+    try:
+        return _DECODER.decode(top), end
+    except json.JSONDecodeError as error:
+        raise json.JSONDecodeError(error.msg, text, place) from error
+
+
+def _top(text: str, place: int) -> tuple[str, int]:
+    """An object in which all that is nested is empty, and where it ends; what no column takes may hold anything."""
+    parts: list[str] = []
+    depth = 0
+    for mark in _NESTING.finditer(text, place):
+        if mark[0] in ("{", "["):
+            depth += 1
+            if depth == 2:
+                parts.append(text[place : mark.end()])
+        elif mark[0] in ("}", "]"):
+            if depth == 2:
+                place = mark.start()
+            depth -= 1
+            if depth == 0:
+                return "".join([*parts, text[place : mark.end()]]), mark.end()
+    raise json.JSONDecodeError("Unterminated object", text, len(text))
+
+
 def _json_error(text: str, error: json.JSONDecodeError) -> str:
     where = f"line {error.lineno}, character {error.colno}"
-    if not text[error.pos :].strip() or error.msg.startswith("Unterminated string"):
+    if _after_space(text, error.pos) == len(text) or error.msg.startswith("Unterminated string"):
         return f"the file ends within an object, at {where}: it was cut off; ask the sender to resend it"
-    return f"{where} is no JSON ({error.msg}): {text[error.pos : error.pos + 40]!r}; ask the sender to fix it"
+    name = "" if text[error.pos].isascii() else f" ({unicodedata.name(text[error.pos], 'a character without a name')})"
+    return f"{where} is no JSON ({error.msg}): {text[error.pos : error.pos + 40]!r}{name}; ask the sender to fix it"
 
 
 class _Twice(dict[str, Any]):

@@ -148,8 +148,9 @@ def _other_days(partition: str, table: pa.Table) -> list[str]:
     outside = known.filter(pc.or_(pc.less(known, early), pc.greater_equal(known, late)))
     if not len(outside):
         return []
+    like = f"such as {shown(outside[0])}"
     return [
-        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), such as {shown(outside[0])}; expected "
+        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), {like}; expected "
         "rows that became known on the day of their folder: land them in the right one, or fix the sender's clock"
     ]
 
