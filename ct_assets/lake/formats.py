@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from ct_assets.lake.columns import Content, fit, fit_arrow
-from ct_assets.lake.texts import Written, fit_text, fit_timestamps, fit_values
+from ct_assets.lake.columns import Bad, Content, beyond_years, fit, fit_arrow
+from ct_assets.lake.texts import Written, fit_text, fit_timestamps, fit_values, parse_timestamps
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -276,7 +276,7 @@ def moments(name: str, values: Iterable[Any], zone: str = "") -> pa.Array:
     Raises:
         ValueError: A value is no timestamp, or has no time zone.
     """
-    text = pa.array([None if value is None else _iso(value) for value in values], pa.string())
+    text = iso_texts(values)
     fitted = fit_timestamps(text, zone)
     if not fitted.bad.any():
         return fitted.array
@@ -284,6 +284,22 @@ def moments(name: str, values: Iterable[Any], zone: str = "") -> pa.Array:
     if fitted.kind:
         raise ValueError(f"column {name}: {found} without a time zone; expected one, such as '2013-03-01T15:00:00Z'")
     raise ValueError(f"column {name}: {found} are no timestamp in ISO 8601, such as '2013-03-01T15:00:00Z'")
+
+
+def strays(values: Iterable[Any], zone: str = "") -> Bad:
+    """Which values of a database's column are no timestamps, or beyond the years that there are, while others are.
+
+    Where none is a timestamp, it is the column that is another one: `moments` says so.
+    """
+    text = iso_texts(values)
+    parsed = parse_timestamps(text, zone or "UTC")
+    bad = beyond_years(parsed.array)
+    return bad if parsed.array.null_count == len(text) else bad | parsed.bad
+
+
+def iso_texts(values: Iterable[Any]) -> pa.Array:
+    """A database's values as text in ISO 8601, where they are moments."""
+    return pa.array([None if value is None else _iso(value) for value in values], pa.string())
 
 
 def _iso(value: Any) -> str:

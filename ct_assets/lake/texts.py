@@ -72,13 +72,18 @@ def fit_timestamps(text: pa.Array, zone: str = "") -> Fitted:
         zone: Time zone of those that name none; empty: they do not fit. Of an hour that comes twice when the clocks
             are set back, the later one is meant: nothing is known before it was.
     """
-    try:
-        fitted = Fitted(text.cast(TIMESTAMP), np.zeros(len(text), dtype=bool))
-    except pa.ArrowInvalid:
-        fitted = _by_spelling(text, zone)
+    fitted = parse_timestamps(text, zone)
     # An offset may lead out of the years that Python knows.
     far = beyond_years(fitted.array)
     return Fitted(null_where(fitted.array, far), fitted.bad | far, fitted.kind)
+
+
+def parse_timestamps(text: pa.Array, zone: str = "") -> Fitted:
+    """What `fit_timestamps` gives, with those beyond the years 1 to 9999."""
+    try:
+        return Fitted(text.cast(TIMESTAMP), np.zeros(len(text), dtype=bool))
+    except pa.ArrowInvalid:
+        return _by_spelling(text, zone)
 
 
 def _by_spelling(text: pa.Array, zone: str) -> Fitted:
