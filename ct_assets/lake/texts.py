@@ -34,6 +34,7 @@ _INTEGER = r"^[+-]?[0-9]+$"
 _SURELY_WHOLE = r"^[+-]?[0-9]{1,15}\.0*$"
 """What a float holds with every digit."""
 _NUMBER = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN|NAN|inf|Inf|INF|infinity|Infinity)$"
+_POWER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+$"
 _FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
@@ -59,7 +60,7 @@ def fit_text(missing: Sequence[str]) -> Callable[[pa.Array, pa.DataType], Fitted
             return fit_timestamps(text)
         if pa.types.is_boolean(target):
             return _flags(text)
-        return _integers(text, target) if pa.types.is_integer(target) else _floats(text, target)
+        return _integers(text, target) if pa.types.is_integer(target) else _float_column(text, target)
 
     return fit
 
@@ -132,8 +133,14 @@ def _rounded(numbers: pa.Array, text: pa.Array) -> Bad:
     return bad
 
 
+def _float_column(text: pa.Array, target: pa.DataType) -> Fitted:
+    """Numbers, of which an exponent beyond every double, as in 1e400, is how systems write that there is no value."""
+    powers = null_where(text, ~mask(pc.match_substring_regex(text, _POWER)))
+    return _floats(null_where(text, mask(pc.is_inf(powers.cast(pa.float64())))), target)
+
+
 def _floats(text: pa.Array, target: pa.DataType) -> Fitted:
-    """Numbers. An infinity is named; one that is larger than any float, such as 1e400, is none."""
+    """Numbers. An infinity is named; one that is larger than any float is none."""
     bad = mask(pc.invert(pc.match_substring_regex(text, _NUMBER)))
     array = null_where(text, bad).cast(target)
     digits = mask(pc.match_substring_regex(text, "[0-9]"))
@@ -173,7 +180,7 @@ def _of_one_kind(values: Sequence[Any], kind: type, target: pa.DataType) -> Fitt
 def _of_digits(text: pa.Array, target: pa.DataType) -> Fitted:
     """Numbers by their digits."""
     if pa.types.is_floating(target):
-        return _floats(text, target)
+        return _float_column(text, target)
     if pa.types.is_integer(target):
         return _integers(text, target)
     if not pa.types.is_boolean(target):
