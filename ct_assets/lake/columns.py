@@ -6,7 +6,7 @@ value survives. One that does not (3.7 as an integer, 2**53 + 1 as a float) brea
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ _TYPES: dict[str, pa.DataType] = {
 }
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FIRST, _LAST = -62_135_596_800, 253_402_300_800
-"""Seconds since 1970 of the years 1 to 9999, the ones that Python knows."""
+"""Seconds since 1970 of the years 1 to 9999, the ones that Python knows; the last one is beyond them."""
 _EXAMPLES = 3
 
 
@@ -110,7 +110,7 @@ def fit(
 def _in_words(name: str, column: pn.Column, values: Any, fitted: Fitted) -> str:
     expected = "text (object)" if stored_type(column) == pa.string() else str(column.dtype)
     rows = [int(row) for row in np.flatnonzero(fitted.bad)]
-    examples = ", ".join(_shown(values[row]) for row in rows[:_EXAMPLES])
+    examples = ", ".join(shown(values[row]) for row in rows[:_EXAMPLES])
     found = f"{fitted.kind}, such as {examples}" if fitted.kind else examples
     where = ", ".join(map(str, rows[:_EXAMPLES]))
     return (
@@ -119,9 +119,15 @@ def _in_words(name: str, column: pn.Column, values: Any, fitted: Fitted) -> str:
     )
 
 
-def _shown(value: Any) -> str:
-    text = f"{value.as_py() if isinstance(value, pa.Scalar) else value!s:.60}"
-    return text.encode(errors="backslashreplace").decode()
+def shown(value: Any) -> str:
+    """A value for a message, also one that Python has no form of, such as a date beyond the year 9999."""
+    try:
+        text = str(value.as_py() if isinstance(value, pa.Scalar) else value)
+    except (ArithmeticError, LookupError, ValueError):
+        kind = getattr(value, "type", type(value).__name__)
+        ticks = getattr(value, "value", None)
+        text = f"{ticks} as {kind}" if isinstance(ticks, int) else f"a value of {kind}"
+    return f"{text:.60}".encode(errors="backslashreplace").decode()
 
 
 def _finite(fitted: Fitted, infinite: bool) -> Fitted:
@@ -134,8 +140,10 @@ def _finite(fitted: Fitted, infinite: bool) -> Fitted:
 
 
 def fit_arrow(array: pa.Array, target: pa.DataType) -> Fitted:
-    """Cast a column of a file that has types of its own."""
+    """Cast a column of a file that has types of its own; NaN is no value in any of them."""
     array = _plain(array)
+    if pa.types.is_floating(array.type):
+        array = null_where(array, mask(pc.is_nan(array)))
     if pa.types.is_null(array.type):
         return fits(pa.nulls(len(array), target))
     casts = (
@@ -185,23 +193,27 @@ def _timestamp(array: pa.Array, target: pa.DataType) -> Fitted | None:
     kind = array.type
     if not pa.types.is_timestamp(kind) or not kind.tz:
         return None
-    ticks, unit = array.cast(pa.int64()), _TICKS[kind.unit]
     if kind.unit == "ns":  # It reaches neither of the years, and has digits that microseconds have not.
-        bad = ticks.fill_null(0).to_numpy(zero_copy_only=False) % 1000 != 0
+        bad = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) % 1000 != 0
     else:
-        bad = mask(pc.or_(pc.less(ticks, _FIRST * unit), pc.greater_equal(ticks, _LAST * unit)))
+        bad = beyond_years(array)
     return Fitted(null_where(array, bad).cast(target), bad)
+
+
+def beyond_years(array: pa.Array) -> Bad:
+    """Which timestamps lie outside of the years 1 to 9999: nothing could show or compare them in Python."""
+    ticks, unit = array.cast(pa.int64()), _TICKS[array.type.unit]
+    return mask(pc.or_(pc.less(ticks, _FIRST * unit), pc.greater_equal(ticks, _LAST * unit)))
 
 
 def _flag(array: pa.Array, _target: pa.DataType) -> Fitted | None:
     if pa.types.is_boolean(array.type):
         return fits(array)
-    if not _is_number(array.type):
+    whole = fit_integers(array, pa.int64())
+    if whole is None:
         return None
-    numbers = array.cast(pa.float64(), safe=False)
-    numbers = null_where(numbers, mask(pc.is_nan(numbers)))
-    bad = mask(pc.and_(pc.not_equal(numbers, 0), pc.not_equal(numbers, 1)))
-    return Fitted(pc.equal(null_where(numbers, bad), 1), bad)
+    bad = mask(pc.and_(pc.not_equal(whole.array, 0), pc.not_equal(whole.array, 1)))
+    return Fitted(pc.equal(null_where(whole.array, bad), 1), bad | whole.bad)
 
 
 def fit_integers(array: pa.Array, target: pa.DataType) -> Fitted | None:
@@ -233,7 +245,10 @@ def _float(array: pa.Array, target: pa.DataType) -> Fitted | None:
 
 
 def inexact(numbers: pa.Array, exact: Callable[[int], int | Decimal]) -> Bad:
-    """Where a float is not the number that it stands for; a fraction is the nearest one, as ever.
+    """Where a float is not the number that it stands for; a small fraction is the nearest one, as ever.
+
+    From 2**53 on a float has no fraction, and lacks some integers. There it has to say the same digits: 1e23 is the
+    nearest float, though not exactly 10**23; as 24 digits it would be another number, and is bad.
 
     Args:
         numbers: Floats.
@@ -243,8 +258,13 @@ def inexact(numbers: pa.Array, exact: Callable[[int], int | Decimal]) -> Bad:
     limit = 2.0 ** (24 if numbers.type.bit_width == 32 else 53)
     for row in map(int, np.flatnonzero(mask(pc.greater_equal(pc.abs(numbers), limit)))):
         value = numbers[row].as_py()
-        bad[row] = not np.isfinite(value) or Decimal(value) != exact(row)
+        bad[row] = not np.isfinite(value) or not _says(value, Decimal(exact(row)))
     return bad
+
+
+def _says(value: float, exact: Decimal) -> bool:
+    """Whether a float is a number when it is written with as many digits."""
+    return Context(prec=len(exact.as_tuple().digits)).plus(Decimal(value)) == exact
 
 
 def fits(array: pa.Array) -> Fitted:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from ct_assets.lake.columns import Content, fit, fit_arrow
-from ct_assets.lake.texts import fit_text, fit_timestamps, fit_values
+from ct_assets.lake.columns import Bad, Content, beyond_years, fit, fit_arrow
+from ct_assets.lake.texts import Written, fit_text, fit_timestamps, fit_values, parse_timestamps
 
 if TYPE_CHECKING:
     from ct_assets.lake.contract import Source
@@ -25,6 +26,8 @@ _END = "<end of the file>"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 _LARGEST_BLOCK = 2**31 - 2
 _SPACE = re.compile(r"[ \t\r\n]*")
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+"""What opens and closes objects and lists; brackets within text do not."""
 
 
 class UnreadableError(ValueError):
@@ -46,8 +49,15 @@ def read(source: "Source", payload: bytes) -> Content:
     """
     try:
         return _READERS[source.format](source, payload)
+    except UnreadableError:
+        raise
     except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise UnreadableError(f"{_WHAT[source.format]} ({error}){_ADVICE[source.format]}") from error
+    except (ArithmeticError, LookupError, ValueError) as error:
+        # Nobody foresaw this one; the files that landed beside it do not have to wait for it.
+        raise UnreadableError(
+            f"something in it cannot be read ({type(error).__name__}: {error}): ask the sender for a value that can"
+        ) from error
 
 
 _WHAT = {
@@ -90,8 +100,12 @@ def _typed(source: "Source", found: Sequence[str], table: pa.Table) -> Content:
 
 
 def _csv(source: "Source", payload: bytes) -> Content:
-    text = payload if source.encoding == "utf-8" else payload.decode(source.encoding).encode()
-    reader = csv.reader(io.TextIOWrapper(io.BytesIO(text), "utf-8-sig", newline=""), delimiter=source.delimiter)
+    # Columns that nobody asked for may hold other bytes too. In declared ones no reader takes these for text.
+    text = payload
+    if source.encoding != "utf-8":
+        text = payload.decode(source.encoding, "surrogateescape").encode(errors="surrogatepass")
+    header = io.TextIOWrapper(io.BytesIO(text), "utf-8-sig", errors="backslashreplace", newline="")
+    reader = csv.reader(header, delimiter=source.delimiter)
     found = next((row for row in reader if row), [])
     if not found:
         raise UnreadableError("an empty file; expected at least a line with the names of the columns")
@@ -144,11 +158,9 @@ def json_objects(source: "Source", payload: bytes) -> Iterator[tuple[int, str, M
     place = _after_space(text, 0)
     while place < len(text):
         try:
-            row, end = _DECODER.raw_decode(text, place)
+            row, end = _decoded(text, place)
         except json.JSONDecodeError as error:
             raise UnreadableError(_json_error(text, error)) from error
-        except RecursionError as error:
-            raise UnreadableError(f"line {_line(text, place)} is nested too deeply; expected a flat object") from error
         if not isinstance(row, dict):
             raise UnreadableError(
                 f"line {_line(text, place)} holds {text[place : place + 40]!r}; expected a JSON object on each line"
@@ -161,11 +173,42 @@ def json_objects(source: "Source", payload: bytes) -> Iterator[tuple[int, str, M
         place = _after_space(text, end)
 
 
+def _decoded(text: str, place: int) -> tuple[Any, int]:
+    """The value at a place, and where it ends; of one that is nested too deeply for Python's reader only the top."""
+    try:
+        return _DECODER.raw_decode(text, place)
+    except RecursionError:
+        top, end = _top(text, place)
+    try:
+        return _DECODER.decode(top), end
+    except json.JSONDecodeError as error:
+        raise json.JSONDecodeError(error.msg, text, place) from error
+
+
+def _top(text: str, place: int) -> tuple[str, int]:
+    """An object in which all that is nested is empty, and where it ends; what no column takes may hold anything."""
+    parts: list[str] = []
+    depth = 0
+    for mark in _NESTING.finditer(text, place):
+        if mark[0] in ("{", "["):
+            depth += 1
+            if depth == 2:
+                parts.append(text[place : mark.end()])
+        elif mark[0] in ("}", "]"):
+            if depth == 2:
+                place = mark.start()
+            depth -= 1
+            if depth == 0:
+                return "".join([*parts, text[place : mark.end()]]), mark.end()
+    raise json.JSONDecodeError("Unterminated object", text, len(text))
+
+
 def _json_error(text: str, error: json.JSONDecodeError) -> str:
     where = f"line {error.lineno}, character {error.colno}"
-    if not text[error.pos :].strip() or error.msg.startswith("Unterminated string"):
+    if _after_space(text, error.pos) == len(text) or error.msg.startswith("Unterminated string"):
         return f"the file ends within an object, at {where}: it was cut off; ask the sender to resend it"
-    return f"{where} is no JSON ({error.msg}): {text[error.pos : error.pos + 40]!r}; ask the sender to fix it"
+    name = "" if text[error.pos].isascii() else f" ({unicodedata.name(text[error.pos], 'a character without a name')})"
+    return f"{where} is no JSON ({error.msg}): {text[error.pos : error.pos + 40]!r}{name}; ask the sender to fix it"
 
 
 class _Twice(dict[str, Any]):
@@ -183,12 +226,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _whole(digits: str) -> int | float:
-    # Python reads no number of more than some thousand digits.
-    return int(digits) if len(digits) < 1000 else float(digits)
+def _whole(digits: str) -> int | Written:
+    # What surely fits into 64 bits.
+    return int(digits) if len(digits) <= 18 else Written(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole, parse_float=Written)
 
 
 def _after_space(text: str, place: int) -> int:
@@ -233,7 +276,7 @@ def moments(name: str, values: Iterable[Any], zone: str = "") -> pa.Array:
     Raises:
         ValueError: A value is no timestamp, or has no time zone.
     """
-    text = pa.array([None if value is None else _iso(value) for value in values], pa.string())
+    text = iso_texts(values)
     fitted = fit_timestamps(text, zone)
     if not fitted.bad.any():
         return fitted.array
@@ -241,6 +284,22 @@ def moments(name: str, values: Iterable[Any], zone: str = "") -> pa.Array:
     if fitted.kind:
         raise ValueError(f"column {name}: {found} without a time zone; expected one, such as '2013-03-01T15:00:00Z'")
     raise ValueError(f"column {name}: {found} are no timestamp in ISO 8601, such as '2013-03-01T15:00:00Z'")
+
+
+def strays(values: Iterable[Any], zone: str = "") -> Bad:
+    """Which values of a database's column are no timestamps, or beyond the years that there are, while others are.
+
+    Where none is a timestamp, it is the column that is another one: `moments` says so.
+    """
+    text = iso_texts(values)
+    parsed = parse_timestamps(text, zone or "UTC")
+    bad = beyond_years(parsed.array)
+    return bad if parsed.array.null_count == len(text) else bad | parsed.bad
+
+
+def iso_texts(values: Iterable[Any]) -> pa.Array:
+    """A database's values as text in ISO 8601, where they are moments."""
+    return pa.array([None if value is None else _iso(value) for value in values], pa.string())
 
 
 def _iso(value: Any) -> str:

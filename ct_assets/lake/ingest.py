@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ct_assets.lake import stability
-from ct_assets.lake.columns import TIMESTAMP, Content
+from ct_assets.lake.columns import TIMESTAMP, Content, shown
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE, Dataset
 from ct_assets.lake.engine import fetch, quoted
@@ -50,17 +50,28 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
     Returns:
         One `Batch` a file, in name order. Nothing is dropped: accepted and duplicate files move to `archive/`,
         rejected ones to `quarantine/`, each next to its reasons; one that is being written to stays.
+
+    Raises:
+        Exception: The first one that a file met, when the other files of the partition have been taken in.
     """
     landing = Landing(lake.home, source)
     batches = []
+    failures: list[Exception] = []
     for name in landing.names(partition):
-        # Another process that takes in the same file would find its rows, and call them a repetition.
-        with lake.dataset(source.name).exclusive():
-            landed = landing.read(partition, name)
-            if landed is not None:
-                batches.append(_take_in(lake, source, landing, landed))
+        try:
+            # Another process that takes in the same file would find its rows, and call them a repetition.
+            with lake.dataset(source.name).exclusive():
+                landed = landing.read(partition, name)
+                if landed is not None:
+                    batches.append(_take_in(lake, source, landing, landed))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # Not of the disk or the process: the files beside it may be good.
+            error.add_note(f"while {name} of source {source.name!r} was taken in for {partition}")
+            failures.append(error)
     if source.daily and batches:
         landing.tidy(partition)
+    if failures:
+        raise failures[0]
     return batches
 
 
@@ -139,9 +150,10 @@ def _other_days(partition: str, table: pa.Table) -> list[str]:
     outside = known.filter(pc.or_(pc.less(known, early), pc.greater_equal(known, late)))
     if not len(outside):
         return []
+    like = f"such as {shown(outside[0])}"
     return [
-        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), such as {outside[0]}; expected rows "
-        "that became known on the day of their folder: land them in the right one, or fix the sender's clock"
+        f"column known_at: {len(outside)} row(s) lie outside of {partition} (UTC), {like}; expected "
+        "rows that became known on the day of their folder: land them in the right one, or fix the sender's clock"
     ]
 
 
@@ -153,7 +165,7 @@ def _ahead_of_time(table: pa.Table) -> list[str]:
     if not len(ahead):
         return []
     return [
-        f"column known_at: {len(ahead)} row(s) lie in the future, such as {ahead[0]}; expected times that have "
+        f"column known_at: {len(ahead)} row(s) lie in the future, such as {shown(ahead[0])}; expected times that have "
         "passed: fix the sender's clock"
     ]
 

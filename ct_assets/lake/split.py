@@ -61,7 +61,7 @@ def split_by_day(source: "Source", payload: bytes, empty: Sequence[str] = ()) ->
 
 
 def _csv(source: "Source", payload: bytes, rows: int) -> Callable[[Chosen], bytes]:
-    text = payload.decode(source.encoding)
+    text = payload.decode(source.encoding, "surrogateescape")
     mark = re.escape(source.delimiter)
     quoted = r'"(?:[^"]|"")*+"'
     value = rf"(?:{quoted}[^{mark}\r\n]*+|[^{mark}\r\n]*+)"
@@ -72,7 +72,9 @@ def _csv(source: "Source", payload: bytes, rows: int) -> Callable[[Chosen], byte
     header, *records = [each for each in found if each.strip("\r\n")]
     if len(records) != rows:
         raise UnreadableError(f"{rows} rows in {len(records)} records; expected one each: the quotes do not match")
-    return lambda chosen: _together([text[:start] + header, *_where(records, chosen)]).encode(source.encoding)
+    return lambda chosen: _together([text[:start] + header, *_where(records, chosen)]).encode(
+        source.encoding, "surrogateescape"
+    )
 
 
 def _json(source: "Source", payload: bytes, rows: int) -> Callable[[Chosen], bytes]:

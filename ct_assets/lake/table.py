@@ -14,8 +14,7 @@ import json
 import math
 import os
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -24,18 +23,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ct_assets.core.strict import unknown
-from ct_assets.lake.columns import TIMESTAMP, stored_schema
+from ct_assets.lake.columns import TIMESTAMP, Bad, stored_schema
 from ct_assets.lake.contract import Source, SqlTable
 from ct_assets.lake.dataset import WHOLE
-from ct_assets.lake.formats import moments
+from ct_assets.lake.formats import iso_texts, moments, strays
 from ct_assets.lake.landing import Landing
 from ct_assets.lake.outbox import Outbox, Outgoing
 from ct_assets.lake.periods import partitions_at
+from ct_assets.lake.sql_values import array, disorder, exact
+from ct_assets.lake.texts import fit_timestamps
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -101,12 +104,15 @@ def _take(outbox: Outbox, source: Source, table: SqlTable, position: dict[str, A
     with closing(_Table(source, table)) as database:
         # A look that seems to lie ahead was noted before the clock was set back.
         before = [top for top in position.get("tops", ()) if top[0] <= now]
-        tops = [*before, [now, _encoded(database.top())]]
+        newest = database.top()
+        _refuse_disorder(source, table, [after, newest])
+        tops = [*before, [now, _encoded(newest)]]
         settled, tops = _settled(tops, now - table.lag.total_seconds())
         rows = database.rows(first, _decoded(settled), set(at)) if settled is not None else []
     more = len(rows) >= table.batch_rows
     number = position.get("number", 0) + bool(rows)
-    files = _files(source, table, rows, number)
+    _refuse_disorder(source, table, [after, *(row[table.cursor] for row in rows)])
+    files = _files(source, table, rows, number, now)
     if rows:
         last = rows[-1][table.cursor]
         after = last if after is None else max(after, last)
@@ -118,6 +124,15 @@ def _take(outbox: Outbox, source: Source, table: SqlTable, position: dict[str, A
     return Look(len(rows), len(files), number, more)
 
 
+def _refuse_disorder(source: Source, table: SqlTable, values: Iterable[Any]) -> None:
+    if kinds := disorder(values):
+        raise TableError(
+            f"source {source.name!r}, its table: column {table.cursor} holds {' and '.join(kinds)}; expected numbers, "
+            "text or timestamps of one kind, whose order says which row is newer: cast it in table.query, or name "
+            "another column in table.cursor"
+        )
+
+
 def _first_to_come(source: Source, table: SqlTable, after: Any) -> Any:
     """The least cursor value of a row that is yet to come, when the newest one so far had `after`.
 
@@ -125,7 +140,7 @@ def _first_to_come(source: Source, table: SqlTable, after: Any) -> Any:
     hour comes, or came, a second time.
 
     Raises:
-        TableError: The clock is one that the source does not name.
+        TableError: The clock is one that the source does not name, or is set to where no time is.
     """
     clock = after
     if isinstance(after, str):
@@ -146,9 +161,15 @@ def _first_to_come(source: Source, table: SqlTable, after: Any) -> Any:
             f"{clock}; expected the zone in table.zone, as a clock may be set back"
         )
     zone = ZoneInfo(table.zone)
-    since = clock.replace(second=0, microsecond=0, tzinfo=zone).astimezone(UTC)
-    later = ((since + timedelta(minutes=1 + n)).astimezone(zone).replace(tzinfo=None) for n in range(_SET_BACK))
-    least = min(later)
+    try:
+        since = clock.replace(second=0, microsecond=0, tzinfo=zone).astimezone(UTC)
+        later = ((since + timedelta(minutes=1 + n)).astimezone(zone).replace(tzinfo=None) for n in range(_SET_BACK))
+        least = min(later)
+    except OverflowError as error:
+        raise TableError(
+            f"source {source.name!r}, its table: column {table.cursor} holds {clock}, at the end of all time; expected "
+            "when the row was written: leave such rows out by table.query"
+        ) from error
     if least >= clock:
         return after
     return least if isinstance(after, datetime) else least.isoformat(after[10])
@@ -227,35 +248,81 @@ class _Table:
             except sa.exc.NoSuchTableError as error:
                 raise TableError(f"source {self.source.name!r}: the database has no table {table.table!r}") from error
             found = list(relation.c.keys())
-        known_at = {"known_at"} - set(found)
         for name in wanted:
-            if name not in found and name not in known_at:
+            # Another column may stand for it.
+            if name not in found and not (name == "known_at" != table.known_at):
                 raise TableError(f"source {self.source.name!r}, its table: {unknown('column', name, found)}")
-        return sa.select(*(relation.c[name] for name in wanted if name in found)).subquery("rows_wanted")
+        dialect = self._engine.dialect.name
+        return sa.select(*(exact(relation.c[name], dialect) for name in wanted if name in found)).subquery(
+            "rows_wanted"
+        )
 
 
-def _files(source: Source, table: SqlTable, rows: list[dict[str, Any]], number: int) -> list[Outgoing]:
-    """The rows as Parquet, one file an arrival day, in the database's types: the contract judges them later."""
+def _files(source: Source, table: SqlTable, rows: list[dict[str, Any]], number: int, now: float) -> list[Outgoing]:
+    """The rows as Parquet, one file an arrival day, in the database's types: the contract judges them later.
+
+    Rows with a moment that is none land in files of their own, in which it is text: the contract rejects these alone.
+    """
     if not rows:
         return []
-    columns: dict[str, pa.Array] = {}
+    stray = _stray(source, table, rows)
+    days = _days(source, table, rows, now)
+    files: list[Outgoing] = []
+    for are_stray in (False, True):
+        chosen = stray == are_stray
+        whole = _columns(source, table, [row for row, ours in zip(rows, chosen, strict=True) if ours], are_stray)
+        ours = days[chosen]
+        files += [_file(day, whole.filter(pa.array(ours == day)), number) for day in sorted(set(ours.tolist()))]
+    return files
+
+
+def _stray(source: Source, table: SqlTable, rows: list[dict[str, Any]]) -> Bad:
+    """Which rows hold a moment that is none."""
+    bad = np.zeros(len(rows), dtype=bool)
     for field in stored_schema(source.schema):
-        column = table.known_at if field.name == "known_at" else field.name
-        values = [row[column] for row in rows]
-        columns[field.name] = (
-            _timestamps(source, table, column, values) if field.type == TIMESTAMP else _array(values, field.type)
-        )
-    whole = pa.table(columns)
+        if field.type == TIMESTAMP:
+            bad |= strays((row[_column(table, field.name)] for row in rows), table.zone)
+    return bad
+
+
+def _days(source: Source, table: SqlTable, rows: list[dict[str, Any]], now: float) -> npt.NDArray[np.str_]:
+    """The arrival day of each row; one whose own cannot be read goes with the last one, or with today."""
     if not source.daily:
-        return [_file(WHOLE, whole, number)]
-    known_at = columns["known_at"]
-    if known_at.null_count:
+        return np.full(len(rows), WHOLE)
+    text = iso_texts(row[table.known_at] for row in rows)
+    if text.null_count:
         raise TableError(
-            f"source {source.name!r}, its table: {known_at.null_count} row(s) have no {table.known_at}; "
+            f"source {source.name!r}, its table: {text.null_count} row(s) have no {table.known_at}; "
             "expected the time at which each became known: leave them out by a query, or fill the column"
         )
-    days = partitions_at(source.domain.cadence, known_at)
-    return [_file(day, whole.filter(pc.equal(days, day)), number) for day in sorted(days.unique().to_pylist())]
+    domain, today = source.domain, pd.Timestamp(now, unit="s", tz="UTC")
+    last = pd.Timestamp(domain.last_day, tz="UTC") if domain.last_day else today
+    days = partitions_at(domain.cadence, fit_timestamps(text, table.zone or "UTC").array).to_pylist()
+    other = max((day for day in days if day is not None), default=domain.partition_of(min(today, last)))
+    return np.array([day or other for day in days])
+
+
+def _columns(source: Source, table: SqlTable, rows: list[dict[str, Any]], are_stray: bool) -> pa.Table:
+    columns: dict[str, pa.Array] = {}
+    for field in stored_schema(source.schema):
+        column = _column(table, field.name)
+        values = [row[column] for row in rows]
+        if field.type != TIMESTAMP:
+            columns[field.name] = array(values, field.type)
+            continue
+        try:
+            columns[field.name] = moments(column, values, table.zone)
+        except ValueError as error:
+            if not are_stray:
+                told = f"source {source.name!r}, its table: {error}; or name its zone in table.zone"
+                raise TableError(told) from error
+            columns[field.name] = iso_texts(values)
+    return pa.table(columns)
+
+
+def _column(table: SqlTable, name: str) -> str:
+    """What the table calls a column of the contract."""
+    return table.known_at if name == "known_at" else name
 
 
 def _file(partition: str, rows: pa.Table, number: int) -> Outgoing:
@@ -263,31 +330,6 @@ def _file(partition: str, rows: pa.Table, number: int) -> Outgoing:
     pq.write_table(rows, sink, compression="zstd")
     name = f"rows-{number:08d}-{partition}-{hashlib.sha256(sink.getvalue()).hexdigest()[:12]}.parquet"
     return Outgoing(partition, name, sink.getvalue())
-
-
-def _timestamps(source: Source, table: SqlTable, name: str, values: Sequence[Any]) -> pa.Array:
-    """Timestamps in UTC from whatever the database gives: with a zone, without one, or text."""
-    try:
-        return moments(name, values, table.zone)
-    except ValueError as error:
-        raise TableError(f"source {source.name!r}, its table: {error}; or name its zone in table.zone") from error
-
-
-def _array(values: Sequence[Any], declared: pa.DataType) -> pa.Array:
-    """Values in a type that holds them all, or as text where there is none."""
-    plain = [_plain(value, declared) for value in values]
-    try:
-        return pa.array(plain)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if value is None else str(value) for value in plain])
-
-
-def _plain(value: Any, declared: pa.DataType) -> Any:
-    """Types of databases that Arrow has no like of; what a contract calls text in the form of text."""
-    if isinstance(value, Decimal) and value.is_nan():
-        return None
-    is_text = isinstance(value, uuid.UUID) or (pa.types.is_string(declared) and isinstance(value, (Decimal, date)))
-    return str(value) if is_text else value
 
 
 def _digest(source: Source, row: Mapping[Any, Any]) -> str:
@@ -301,10 +343,17 @@ def _digest(source: Source, row: Mapping[Any, Any]) -> str:
 def _encoded(value: Any) -> Any:
     """A value as JSON keeps it; a moment with a zone in UTC, whatever zone the database shows it in."""
     if isinstance(value, datetime):
-        return {"moment": (value.astimezone(UTC) if value.tzinfo else value).isoformat()}
+        return {"moment": _utc(value).isoformat()}
     if isinstance(value, date):
         return {"date": value.isoformat()}
     return {"decimal": str(value)} if isinstance(value, Decimal) else value
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC) if value.tzinfo else value
+    except OverflowError:  # It lies in year 0 or 10000 there.
+        return value
 
 
 def _decoded(value: Any) -> Any:

@@ -1,14 +1,25 @@
 """From text and from JSON to the declared types, value by value where something does not fit."""
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ct_assets.lake.columns import TIMESTAMP, Fitted, by_halves, fit_arrow, fit_integers, inexact, mask, null_where
+from ct_assets.lake.columns import (
+    TIMESTAMP,
+    Bad,
+    Fitted,
+    beyond_years,
+    by_halves,
+    fit_arrow,
+    fit_integers,
+    inexact,
+    mask,
+    null_where,
+)
 
 _ZONED = r"\d:\d\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 _SPELLINGS = (
@@ -20,10 +31,17 @@ _SPELLINGS = (
 )
 """Spellings of timestamps that Arrow does not read, and those that it does."""
 _INTEGER = r"^[+-]?[0-9]+$"
+_SURELY_WHOLE = r"^[+-]?[0-9]{1,15}\.0*$"
+"""What a float holds with every digit."""
 _NUMBER = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN|NAN|inf|Inf|INF|infinity|Infinity)$"
+_POWER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+$"
 _FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_MOST_DIGITS = 76
-"""Of Arrow's widest integers."""
+
+
+class Written(str):
+    """A number of a JSON file as it was written, so that it is judged by its own digits and not by a float's."""
+
+    __slots__ = ()
 
 
 def fit_text(missing: Sequence[str]) -> Callable[[pa.Array, pa.DataType], Fitted]:
@@ -42,7 +60,7 @@ def fit_text(missing: Sequence[str]) -> Callable[[pa.Array, pa.DataType], Fitted
             return fit_timestamps(text)
         if pa.types.is_boolean(target):
             return _flags(text)
-        return _integers(text, target) if pa.types.is_integer(target) else _floats(text, target)
+        return _integers(text, target) if pa.types.is_integer(target) else _float_column(text, target)
 
     return fit
 
@@ -55,13 +73,18 @@ def fit_timestamps(text: pa.Array, zone: str = "") -> Fitted:
         zone: Time zone of those that name none; empty: they do not fit. Of an hour that comes twice when the clocks
             are set back, the later one is meant: nothing is known before it was.
     """
-    try:
-        fitted = Fitted(text.cast(TIMESTAMP), np.zeros(len(text), dtype=bool))
-    except pa.ArrowInvalid:
-        fitted = _by_spelling(text, zone)
-    # Python knows no year after 9999, into which an offset may lead.
-    far = mask(pc.greater_equal(fitted.array.cast(pa.int64()), 253_402_300_800 * 10**6))
+    fitted = parse_timestamps(text, zone)
+    # An offset may lead out of the years that Python knows.
+    far = beyond_years(fitted.array)
     return Fitted(null_where(fitted.array, far), fitted.bad | far, fitted.kind)
+
+
+def parse_timestamps(text: pa.Array, zone: str = "") -> Fitted:
+    """What `fit_timestamps` gives, with those beyond the years 1 to 9999."""
+    try:
+        return Fitted(text.cast(TIMESTAMP), np.zeros(len(text), dtype=bool))
+    except pa.ArrowInvalid:
+        return _by_spelling(text, zone)
 
 
 def _by_spelling(text: pa.Array, zone: str) -> Fitted:
@@ -92,18 +115,36 @@ def _integers(text: pa.Array, target: pa.DataType) -> Fitted:
     if plain.sum() == len(text) - text.null_count:
         return digits
     numbers = _floats(null_where(text, plain), pa.float64())
-    whole = fit_integers(numbers.array, target)
+    numbers_alone = null_where(numbers.array, mask(pc.is_nan(numbers.array)))
+    rounded = _rounded(null_where(numbers_alone, mask(pc.match_substring_regex(text, _SURELY_WHOLE))), text)
+    whole = fit_integers(null_where(numbers_alone, rounded), target)
     assert whole is not None
-    return Fitted(pc.coalesce(digits.array, whole.array), digits.bad | numbers.bad | whole.bad)
+    return Fitted(pc.coalesce(digits.array, whole.array), digits.bad | numbers.bad | rounded | whole.bad)
+
+
+def _rounded(numbers: pa.Array, text: pa.Array) -> Bad:
+    """Which floats are whole although their text is not, such as 1.00000000000000000001."""
+    bad = np.zeros(len(numbers), dtype=bool)
+    for row in map(int, np.flatnonzero(mask(pc.equal(pc.trunc(numbers), numbers)))):
+        try:
+            bad[row] = Decimal(text[row].as_py()) != Decimal(numbers[row].as_py())
+        except InvalidOperation:  # An exponent of more digits than a Decimal has: it is far from any whole number.
+            bad[row] = True
+    return bad
+
+
+def _float_column(text: pa.Array, target: pa.DataType) -> Fitted:
+    """Numbers, of which an exponent beyond every double, as in 1e400, is how systems write that there is no value."""
+    powers = null_where(text, ~mask(pc.match_substring_regex(text, _POWER)))
+    return _floats(null_where(text, mask(pc.is_inf(powers.cast(pa.float64())))), target)
 
 
 def _floats(text: pa.Array, target: pa.DataType) -> Fitted:
-    """Numbers. One that is larger than any float, such as 1e400, is none; an infinity is named."""
+    """Numbers. An infinity is named; one that is larger than any float is none."""
     bad = mask(pc.invert(pc.match_substring_regex(text, _NUMBER)))
     array = null_where(text, bad).cast(target)
-    array = null_where(array, mask(pc.is_inf(array)) & mask(pc.match_substring_regex(text, "[0-9]")))
-    whole = mask(pc.match_substring_regex(text, _INTEGER))
-    bad |= inexact(null_where(array, ~whole), lambda row: Decimal(text[row].as_py()))
+    digits = mask(pc.match_substring_regex(text, "[0-9]"))
+    bad |= inexact(null_where(array, ~digits), lambda row: Decimal(text[row].as_py()))
     return Fitted(null_where(array, bad), bad)
 
 
@@ -125,11 +166,8 @@ def _of_one_kind(values: Sequence[Any], kind: type, target: pa.DataType) -> Fitt
         time = pa.types.is_timestamp(target)
         fitted = fit_timestamps(pc.utf8_trim_whitespace(text)) if time else fit_arrow(text, target)
         return Fitted(fitted.array, fitted.bad | wrong, fitted.kind)
-    if kind is int and any(value is not None and not -(2**63) <= value < 2**63 for value in values):
-        wrong = np.array([value is not None and abs(value) >= 10**_MOST_DIGITS for value in values], dtype=bool)
-        wide = [None if bad or value is None else Decimal(value) for value, bad in zip(values, wrong, strict=True)]
-        fitted = fit_arrow(pa.array(wide, pa.decimal256(_MOST_DIGITS, 0)), target)
-        return Fitted(fitted.array, fitted.bad | wrong, fitted.kind)
+    if kind is Written:
+        return _of_digits(pa.array(values, pa.string()), target)
     if kind in (bool, int, float):
         return fit_arrow(pa.array(values), target)
     return Fitted(
@@ -137,6 +175,19 @@ def _of_one_kind(values: Sequence[Any], kind: type, target: pa.DataType) -> Fitt
         np.array([value is not None for value in values], dtype=bool),
         "lists" if kind is list else "objects",
     )
+
+
+def _of_digits(text: pa.Array, target: pa.DataType) -> Fitted:
+    """Numbers by their digits."""
+    if pa.types.is_floating(target):
+        return _float_column(text, target)
+    if pa.types.is_integer(target):
+        return _integers(text, target)
+    if not pa.types.is_boolean(target):
+        return Fitted(pa.nulls(len(text), target), mask(text.is_valid()), "numbers")
+    whole = _integers(text, pa.int64())
+    flags = fit_arrow(whole.array, target)
+    return Fitted(flags.array, flags.bad | whole.bad)
 
 
 def _is_unicode(text: str) -> bool:

@@ -295,6 +295,117 @@ def test_numbers_of_a_database_arrive_exactly(postgres_url: str, lake: Lake, mon
     engine.dispose()
 
 
+COINS = replace(
+    ORDERS,
+    schema=pa.DataFrameSchema(
+        {
+            "id": pa.Column(int),
+            "x": pa.Column("Int64", nullable=True),
+            "paid_at": pa.Column("datetime64[us, UTC]", nullable=True),
+            "known_at": pa.Column("datetime64[us, UTC]"),
+        }
+    ),
+    key=("id",),
+)
+NOON = "2013-01-01T12:00:00Z"
+
+
+@pytest.fixture
+def coins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
+    monkeypatch.setenv(URL, f"sqlite:///{tmp_path}/shop.db")
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/shop.db")
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("CREATE TABLE orders (id NUMERIC(20,0), x DECIMAL(20,2), paid_at TEXT, updated_at TEXT, odd)")
+        )
+    yield engine
+    engine.dispose()
+
+
+def pay(coins: sa.Engine, id: int, x: Any = 1, paid_at: Any = NOON, updated_at: Any = NOON, odd: Any = None) -> None:
+    with coins.begin() as connection:
+        row = {"id": id, "x": x, "paid_at": paid_at, "updated_at": updated_at, "odd": odd}
+        connection.execute(sa.text("INSERT INTO orders VALUES (:id, :x, :paid_at, :updated_at, :odd)"), row)
+
+
+def test_large_whole_numbers_of_sqlite_are_exact_as_value_key_and_cursor(coins: sa.Engine, lake: Lake) -> None:
+    for id in (2**53, 2**53 + 1):
+        pay(coins, id, x=id)
+    assert look(lake.home, COINS).rows == 2
+    assert look(lake.home, COINS).rows == 0
+    pay(coins, 2**53 + 3)
+    assert look(lake.home, COINS).rows == 1
+    assert [batch.reasons for batch in ingest(lake, COINS, "2013-01-01")] == [(), ()]
+    stored = lake.query("SELECT id, x FROM orders ORDER BY id", {"orders": Window()}, pd_end())
+    assert stored.to_pydict() == {"id": [2**53, 2**53 + 1, 2**53 + 3], "x": [2**53, 2**53 + 1, 1]}
+
+
+@pytest.mark.parametrize("column", ["x", "odd"])
+def test_whole_numbers_beside_fractions_are_judged_one_by_one(coins: sa.Engine, lake: Lake, column: str) -> None:
+    for id, value in enumerate([2**53 + 1, 1.5, 0.1, None]):
+        pay(coins, id, **{column: value})
+    query = "SELECT id, odd AS x, paid_at, updated_at FROM orders"
+    source = COINS if column == "x" else with_table(COINS, table="", query=query)
+    look(lake.home, source)
+    (batch,) = ingest(lake, source, "2013-01-01")
+    assert "column x: expected Int64; found 1.5" in batch.reasons[0]
+    assert "at 2 row(s), first 1, 2" in batch.reasons[0]
+
+
+def test_a_decimal_of_sqlite_is_text_as_it_is_written(coins: sa.Engine, lake: Lake) -> None:
+    pay(coins, 1, x=9.95)
+    source = replace(COINS, schema=COINS.schema.update_column("x", dtype=object))
+    look(lake.home, source)
+    ingest(lake, source, "2013-01-01")
+    assert lake.query("SELECT x FROM orders", {"orders": Window()}, pd_end())["x"].to_pylist() == ["9.95"]
+
+
+STRAYS = ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0000-01-01T00:00:00Z", "never"]
+
+
+@pytest.mark.parametrize("column", ["paid_at", "updated_at"])
+@pytest.mark.parametrize("stray", STRAYS)
+def test_a_moment_that_is_none_costs_its_own_row_alone(coins: sa.Engine, lake: Lake, stray: str, column: str) -> None:
+    pay(coins, 1)
+    pay(coins, 2, **{column: stray})
+    pay(coins, 3)
+    assert look(lake.home, COINS).rows == 3
+    batches = {batch.status: batch for batch in ingest(lake, COINS, "2013-01-01")}
+    assert batches["accepted"].rows == 2
+    (reason,) = batches["quarantined"].reasons
+    name = "known_at" if column == "updated_at" else column
+    assert reason.startswith(f"column {name}: expected datetime64[us, UTC]; found text, such as {stray} at 1 row(s)")
+
+
+def test_a_row_that_no_day_is_known_of_lands_today(coins: sa.Engine, lake: Lake) -> None:
+    pay(coins, 1, updated_at=STRAYS[0])
+    assert look(lake.home, COINS, now=START.timestamp()).rows == 1
+    assert landed(lake, COINS) == {"2013-01-01": [1]}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1, "a"], "numbers and text"),
+        ([b"a", b"b"], "bytes"),
+        (["2013-01-01T05:00:00", b"a"], "bytes"),
+        (["2013-01-01 05:00:00", "9999-12-31 23:59:59"], "9999-12-31 23:59:59, at the end of all time"),
+    ],
+)
+def test_a_cursor_without_an_order_is_told(coins: sa.Engine, lake: Lake, values: list[Any], told: str) -> None:
+    for id, value in enumerate(values):
+        pay(coins, id, odd=value)
+    source = with_table(COINS, cursor="odd", zone="America/New_York")
+    with pytest.raises(TableError, match=f"column odd holds {told}"):
+        look(lake.home, source)
+
+
+def test_a_table_without_known_at_needs_a_column_named_for_it(coins: sa.Engine, lake: Lake) -> None:
+    pay(coins, 1)
+    with pytest.raises(TableError, match="unknown column 'known_at'.*updated_at"):
+        look(lake.home, with_table(COINS, known_at="known_at"))
+
+
 # -- A crash
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ct_assets.core.day_clusters import estimate, noise_margin
+from ct_assets.core.day_clusters import Estimate, estimate, noise_margin
 from ct_assets.core.metrics import auc
 from ct_assets.core.tasks import BINARY
 from ct_assets.core.tasks.values import Regression
@@ -80,3 +80,47 @@ def test_a_look_without_loss_exceeds_the_margin_as_often_as_it_says(day_sd, corr
         loss = both[1].value - both[0].value
         alarms += loss > noise_margin(both[0], both[1], alpha=0.01)
     assert alarms / looks <= 0.02
+
+
+def classes(*days: tuple[int, int]) -> Estimate:
+    """Days with so many rows and so many positives among them."""
+    labels = np.concatenate([np.arange(rows) < positives for rows, positives in days]).astype(float)
+    day = np.repeat(np.arange(len(days)), [rows for rows, _ in days])
+    found = estimate(BINARY, "auc", labels, np.random.default_rng(3).random(len(labels)), day)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("days", "says_something"),
+    [
+        ([(40, 8)] * 14, True),
+        ([(40, 5)] * 2, True),
+        ([(40, 0)] * 9 + [(40, 2)] * 5, True),
+        ([(40, 0)] * 5 + [(40, 1)] * 9, False),
+        ([(40, 0)] * 10 + [(40, 8)] * 4, False),
+        ([(40, 0)] * 13 + [(40, 20)], False),
+    ],
+)
+def test_a_rare_class_on_few_days_gives_no_margin(days: list[tuple[int, int]], says_something: bool) -> None:
+    usual = classes(*[(40, 8)] * 14)
+    assert (noise_margin(usual, classes(*days)) is not None) is says_something
+    assert (noise_margin(classes(*days), usual) is not None) is says_something
+
+
+def test_few_days_of_many_rows_differ_by_as_much_as_few_days_of_few() -> None:
+    random, looks, alarms = np.random.default_rng(8), 1000, 0
+
+    def days(count: int, rows: int) -> Estimate:
+        day = np.repeat(np.arange(count), rows)
+        wrong = random.normal(size=count * rows) * np.exp(0.3 * random.normal(size=count))[day]
+        found = estimate(Regression(), "mae", np.zeros(len(wrong)), wrong, day)
+        assert found is not None
+        return found
+
+    for _ in range(looks):
+        reference, now = days(28, 50), days(2, 250)
+        margin = noise_margin(reference, now, alpha=0.01)
+        assert margin is not None
+        alarms += now.value - reference.value > margin
+    assert alarms / looks <= 0.025

@@ -442,3 +442,22 @@ def test_a_stored_verdict_is_sealed_over_what_is_stored_whatever_code_reads_it()
     without["digest"] = digest({k: v for k, v in without.items() if k not in ("measured", "digest")})
     with pytest.raises(VerdictError, match="does not follow"):
         Verdict.model_validate(without).verify()
+
+
+def test_a_first_model_of_noise_rarely_beats_the_baseline_that_is_asked_for():
+    random, passed = np.random.default_rng(11), 0
+    for _ in range(60):
+        label = pd.Series(random.integers(0, 2, 1000))
+        noise = Scores(pd.Series(random.random(1000)))
+        of = TestData(pd.DataFrame({"x": np.zeros(1000)}), label)
+        passed += validate_new_model(noise, None, of, GatePolicy(beat_baseline=True), baseline=Prior(0.5)).passed
+    assert passed <= 8, "of 60, 3 by chance; without what chance may add it would be 30"
+
+
+def test_a_reference_with_one_positive_says_nothing_of_what_was_forgotten():
+    label = pd.Series([1] + [0] * 599)
+    old = TestData(FEATURES.head(600), label)
+    verdict = validate_new_model(GOOD, BAD, data(), reference=old)
+    (check,) = (c for c in verdict.checks if c.name == "remembers")
+    assert (check.passed, check.inconclusive) == (False, True)
+    assert "only 1 of 600 rows are of the rarer class" in check.detail

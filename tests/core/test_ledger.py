@@ -1,5 +1,7 @@
+import errno
 import json
 import multiprocessing
+import os
 import threading
 import time
 from datetime import UTC, datetime
@@ -225,3 +227,16 @@ def test_the_newest_record_is_that_of_the_latest_moment_and_of_equal_ones_the_la
     assert found(None, "m", third) == 3
     assert found(["verdict"], "m") is None
     assert found(None, "unknown") is None
+
+
+def test_a_disk_that_takes_half_a_record_is_no_fault_of_the_data(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    first = ledger.append("skip", "m", "2024-01-01T00:00:00Z", {"n": 1})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[: len(line) // 2]))
+    with pytest.raises(OSError, match=r"the disk took \d+ of \d+ bytes") as caught:
+        ledger.append("skip", "m", "2024-01-02T00:00:00Z", {"n": 2})
+    assert caught.value.errno == errno.ENOSPC and not isinstance(caught.value, ValueError)
+    monkeypatch.setattr(os, "write", write)
+    assert ledger.records() == [first]
+    assert ledger.append("skip", "m", "2024-01-02T00:00:00Z", {"n": 2}).seq == 2

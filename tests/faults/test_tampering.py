@@ -15,6 +15,9 @@ from ct_assets.core.verdict import Verdict
 from ct_assets.lake.releases import Releases
 from ct_assets.lib.driver import Driver, Run
 from ct_assets.lib.instance import open_instance
+from ct_assets.lib.lineage import training_of
+from ct_assets.lib.promotion import rollback
+from ct_assets.lib.training import promote_judged
 from ct_assets.resources.lake import LakeResource
 from ct_assets.resources.registry import CHALLENGER, CHAMPION, RegistryResource, Version
 
@@ -42,9 +45,12 @@ class Platform:
         config = {"config": {"estimator": SMALL.estimator.path, "params": params}}
         run = (driver or self.driver).execute(CHALLENGE, None, run_config={"ops": {f"{MODEL}__challenger": config}})
         assert run.success, run.errors
-        found = self.registry.get(MODEL, CHALLENGER)
-        assert found is not None
-        return found
+        return self.newest()
+
+    def newest(self) -> Version:
+        """The version that was registered last."""
+        versions = self.registry.client().search_model_versions(f"name='{MODEL}'")
+        return self.registry.version(MODEL, str(max(int(version.version) for version in versions)))
 
     def verdict_of(self, version: Version) -> Path:
         return self.home / "verdicts" / MODEL / f"{self.releases.newest_verdict(version.version).digest}.json"
@@ -107,7 +113,10 @@ def test_a_challenger_that_nobody_judged_is_refused(platform: Platform) -> None:
     unjudged = [key for key in CHALLENGE if key.path[-1] != "evaluation"]
     config = {"config": {"estimator": SMALL.estimator.path, "params": {"max_iter": 7, "min_samples_leaf": 40}}}
     assert platform.driver.execute(unjudged, None, run_config={"ops": {f"{MODEL}__challenger": config}}).success
-    platform.refuses("has no verdict")
+    before, lake = platform.state(), LakeResource(home=str(platform.home))
+    with pytest.raises(FileNotFoundError, match="has no verdict"):
+        promote_judged(lake, platform.registry, SMALL, Line(MODEL), platform.newest(), "it was asked for")
+    assert platform.state() == before
 
 
 def test_a_challenger_whose_verdict_is_gone_is_refused(platform: Platform) -> None:
@@ -152,11 +161,13 @@ def test_evaluation_and_champion_in_one_manual_run_do_not_promote_what_fails_the
     assert platform.releases.ledger.records(model=MODEL)[-1].kind == "verdict"
 
 
-def test_the_challenger_alias_moved_to_a_rejected_version_is_refused(platform: Platform) -> None:
+def test_the_challenger_alias_moved_to_a_rejected_version_promotes_nothing_else(platform: Platform) -> None:
     rejected, passed = platform.train(platform.strict), platform.train()
     assert passed.version != rejected.version
     platform.registry.point(MODEL, CHALLENGER, rejected.version)
-    platform.refuses("its verdict is a rejection")
+    assert platform.promote().success
+    assert champion(platform.home) == passed.version
+    rollback(LakeResource(home=str(platform.home)), platform.registry, Line(MODEL), "as it was")
 
 
 def test_the_champion_alias_moved_to_a_rejected_version_scores_nothing_and_is_put_back(
@@ -212,3 +223,15 @@ def test_the_untouched_challenger_is_promoted(platform: Platform) -> None:
     assert platform.promote().success
     assert champion(platform.home) == version
     assert platform.releases.moves()[-1]["version"] == version
+
+
+def test_what_is_tried_after_the_verdict_is_not_promoted_in_its_place(platform: Platform) -> None:
+    judged = platform.train()
+    config = {"config": {"params": {"max_iter": 8, "learning_rate": 0.1, "min_samples_leaf": 40}}}
+    tried = platform.driver.execute(CHALLENGE[:1], None, run_config={"ops": {f"{MODEL}__challenger": config}})
+    assert tried.success and platform.newest().version != judged.version
+    trained = training_of(platform.releases, platform.newest().version)
+    assert trained is not None and trained["estimator"]["params"]["max_iter"] == 8 and trained["promote"] is False
+    assert platform.promote().success
+    assert champion(platform.home) == judged.version
+    rollback(LakeResource(home=str(platform.home)), platform.registry, Line(MODEL), "as it was")

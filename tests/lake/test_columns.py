@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ct_assets.lake.columns import Content, fit_arrow
+from ct_assets.lake.columns import TIMESTAMP, Content, fit_arrow
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.formats import read
 
@@ -51,6 +51,8 @@ SAME: dict[str, tuple[type | str, pa.Array, list[Any]]] = {
     "0 and 1 for bool": (bool, pa.array([0, 1, None]), [False, True, None]),
     "large text": (object, pa.array(["a", None], pa.large_string()), ["a", None]),
     "text views": (object, pa.array(["a", None], pa.string_view()), ["a", None]),
+    "NaN for no text": (object, pa.array([float("nan"), None]), [None, None]),
+    "NaN for no time": (UTC, pa.array([float("nan"), None], pa.float32()), [None, None]),
     "categories": (object, pa.array(["a", None, "a"]).dictionary_encode(), ["a", None, "a"]),
 }
 
@@ -62,8 +64,8 @@ def test_a_file_may_hold_the_same_value_in_another_type(case: str) -> None:
     content = sent(of, values)
     assert contract_breaches(of, content) == []
     assert content.table["x"].to_pylist() == expected
-    (stored,) = ({float: pa.float64(), int: pa.int64(), bool: pa.bool_(), object: pa.string()}[declared],)
-    assert content.table["x"].type == stored
+    stored = {float: pa.float64(), int: pa.int64(), bool: pa.bool_(), object: pa.string(), UTC: TIMESTAMP}
+    assert content.table["x"].type == stored[declared]
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
@@ -97,6 +99,12 @@ CHANGED: dict[str, tuple[type | str, pa.Array, str]] = {
     "too large for int8": ("int8", pa.array([7, 300]), "int8; found 300 at 1 row(s), first 1"),
     "a date for a timestamp": (UTC, pa.array([1], pa.date32()), "found date32[day] values, such as 1970-01-02"),
     "nanoseconds": (UTC, pa.array([1001], pa.timestamp("ns", "UTC")), f"{UTC}; found 1970-01-01"),
+    "nearly true": (bool, pa.array([Decimal("1.00000000000000000001")], pa.decimal128(30, 20)), "bool; found 1.0000"),
+    "NaN is not the culprit": (
+        object,
+        pa.array([float("nan"), 1.5]),
+        "double values, such as 1.5 at 1 row(s), first 1",
+    ),
     "an infinity": (float, pa.array([1.0, float("-inf")]), "float64; found -inf at 1 row(s), first 1"),
 }
 
@@ -108,6 +116,40 @@ def test_a_value_that_would_change_is_named_with_its_rows(case: str) -> None:
     (breach,) = contract_breaches(of, sent(of, values))
     assert breach.startswith("column x: expected ")
     assert expected in breach
+
+
+FAR: dict[str, pa.Array] = {
+    "a far timestamp": pa.array([10**18], pa.timestamp("us", "UTC")),
+    "an early one": pa.array([-(10**17)], pa.timestamp("us", "UTC")),
+    "one without a zone": pa.array([10**18], pa.timestamp("us")),
+    "nearly the last second": pa.array([2**62], pa.timestamp("s", "UTC")),
+    "nearly the last second without a zone": pa.array([2**62], pa.timestamp("s")),
+    "a far date": pa.array([2**31 - 1], pa.int32()).view(pa.date32()),
+    "a far date in milliseconds": pa.array([86_400_000 * 10**7], pa.int64()).view(pa.date64()),
+    "a long time": pa.array([2**62], pa.duration("s")),
+    "far timestamps in a list": pa.array([[10**18]], pa.list_(pa.timestamp("us", "UTC"))),
+    "far timestamps in an object": pa.array([{"t": 10**18}], pa.struct([("t", pa.timestamp("us", "UTC"))])),
+    "a far timestamp in a dictionary": pa.array([10**18], pa.timestamp("us", "UTC")).dictionary_encode(),
+    "a zone that nobody knows": pa.array([10**18], pa.timestamp("us", "Foo/Bar")),
+}
+
+
+@pytest.mark.parametrize("declared", [object, UTC, int, float, bool])
+@pytest.mark.parametrize("case", FAR)
+def test_a_value_that_python_has_no_form_of_is_named_too(case: str, declared: type | str) -> None:
+    of = source(pn.Column(declared, nullable=True), format="arrow")
+    table = sent(source(pn.Column(int)), pa.array([1])).table.set_column(1, "x", FAR[case])
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    (breach,) = read(of, sink.getvalue()).breaches
+    assert breach.startswith("column x: expected ")
+    assert "at 1 row(s), first 0" in breach
+
+
+def test_a_far_value_is_shown_as_it_is_held() -> None:
+    (breach,) = sent(source(pn.Column(UTC)), pa.array([10**18], TIMESTAMP)).breaches
+    assert f"found {10**18} as timestamp[us, tz=UTC] at 1 row(s)" in breach
 
 
 def test_nothing_is_no_value_where_one_is_needed() -> None:

@@ -17,6 +17,7 @@ from ct_assets.lake.contract import Source
 from ct_assets.lake.formats import UnreadableError, read
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.split import split_by_day
 
 DAY = "2013-01-01"
 ORDERS = Source(
@@ -134,6 +135,22 @@ WRONG: dict[str, tuple[dict[str, str], bytes, str]] = {
         lines("utf-8")[:-9],
         "the file ends within an object, at line 2.*it was cut off",
     ),
+    "a no-break space at the end": (
+        {"format": "json"},
+        lines("utf-8") + b"\n\xc2\xa0\n",
+        r"line 3, character 1 is no JSON .*'\\xa0\\n' \(NO-BREAK SPACE\)",
+    ),
+    "half an object with a deep field": (
+        {"format": "json"},
+        lines("utf-8") + b'\n{"more": ' + b"[" * 5000,
+        "the file ends within an object, at line 3.*it was cut off",
+    ),
+    "brackets that do not match": (
+        {"format": "json"},
+        b'{"more": ' + b"[" * 5000 + b"}" * 5000 + b"}",
+        "line 1, character 1 is no JSON",
+    ),
+    "a deep list": ({"format": "json"}, b"[" * 5000 + b"]" * 5000, "expected a JSON object on each line"),
     "a list of objects": ({"format": "json"}, b'[{"id": "1"}]', "line 1 holds .*expected a JSON object on each line"),
     "a field that is there twice": (
         {"format": "json"},
@@ -154,6 +171,32 @@ def test_a_file_that_is_something_else_is_told_in_words(name: str) -> None:
     options, payload, told = WRONG[name]
     with pytest.raises(UnreadableError, match=f"(?s){told}"):
         read(replace(ORDERS, **options), payload)
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_bytes_of_another_encoding_count_where_a_column_was_asked_for(rows: int, encoding: str) -> None:
+    """Wherever they are: a file of 5,000 rows is longer than what its header is read from."""
+    of = replace(ORDERS, format="csv", encoding=encoding)
+    good = b"".join(b"%d,1,1.5,true,2013-01-01T05:00:00Z,x\n" % row for row in range(rows))
+    header = b"id,units,price,paid,known_at,more\n"
+    other = header + good + b"last,1,1.5,true,2013-01-01T05:00:00Z,\x81\n"
+    assert read(of, other).table["id"].to_pylist()[-1] == "last"
+    assert split_by_day(of, other) == {DAY: other}
+    with pytest.raises(UnreadableError, match="[Uu][Tt][Ff]"):
+        read(of, header + good + b"l\x81,1,1.5,true,2013-01-01T05:00:00Z,x\n")
+    named = (header + good).replace(b"more", b"m\x81")
+    assert len(read(of, named).table) == rows
+
+
+def test_a_field_that_nobody_asked_for_may_be_as_deep_as_it_likes() -> None:
+    of = replace(ORDERS, format="json")
+    deep = b'{"more": ' + b'[{"a": "]}"}, {"b": ' * 5000 + b"1" + b"}]" * 5000 + b", "
+    payload = lines("utf-8").replace(b"{", deep, 1)
+    assert read(of, payload).table.equals(read(of, lines("utf-8")).table)
+    assert split_by_day(of, payload)[DAY] == payload + b"\n"
+    (breach,) = read(of, payload.replace(b'"price": null', b'"price": ' + b"[" * 5000 + b"]" * 5000)).breaches
+    assert "found [] at 1 row(s), first 1" in breach or "found lists" in breach
 
 
 def test_a_missing_column_of_text_is_told_by_the_contract(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -16,7 +18,9 @@ from ct_assets.defs.sources.contracts import FLIGHT_OUTCOMES, FLIGHTS, PLANES, W
 from ct_assets.feeds import Delivery, feed_wave, parquet_bytes
 from ct_assets.feeds.nycflights import NycFlights
 from ct_assets.feeds.nycflights_faults import FAULTS, deliveries
+from ct_assets.lake import formats
 from ct_assets.lake import ingest as module
+from ct_assets.lake.columns import Content
 from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE, Dataset
 from ct_assets.lake.ingest import Batch, ingest, open_rejections
@@ -89,6 +93,25 @@ def below(folder: Path) -> list[str]:
 def ids(lake: Lake, partition: str = DAY) -> list[str]:
     dataset = lake.dataset("readings")
     return sorted(i for p in dataset.paths(dataset.partition(partition)) for i in pq.read_table(p)["id"].to_pylist())
+
+
+def test_of_two_processes_one_takes_a_file_in(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    land(lake, readings())
+    judge, at_the_same_time = module.judge, ThreadPoolExecutor(1)
+    others: list[Future[list[Batch]]] = []
+
+    def slow(*given: Any) -> Any:
+        if not others:
+            others.append(at_the_same_time.submit(ingest, lake, READINGS, DAY))
+            with pytest.raises(TimeoutError):
+                others[0].result(timeout=0.5)
+        return judge(*given)
+
+    monkeypatch.setattr(module, "judge", slow)
+    assert ingest_one(lake).status == "accepted"
+    assert others[0].result() == []
+    assert len(ids(lake)) == 40
+    assert open_rejections(lake, READINGS, DAY) == []
 
 
 # -- What is accepted
@@ -364,6 +387,55 @@ def test_a_good_file_is_taken_in_beside_a_bad_one(lake: Lake) -> None:
         ("b.parquet", "accepted"),
     ]
     assert lake.dataset("readings").rows() == 40
+
+
+@pytest.mark.parametrize("column", ["known_at", "value", "note"])
+def test_a_time_beyond_all_calendars_rejects_its_own_file_alone(lake: Lake, column: str) -> None:
+    far = arrow.array([10**18] * 40, arrow.timestamp("us", "UTC"))
+    bad = arrow.Table.from_pandas(readings(), preserve_index=False)
+    bad = bad.set_column(bad.column_names.index(column), column, far)
+    land(lake, parquet_bytes(bad), "bad.parquet")
+    land(lake, readings(id=[f"g{i}" for i in range(40)]), "good.parquet")
+    rejected, accepted = ingest(lake, READINGS, DAY)
+    assert (rejected.status, accepted.status) == ("quarantined", "accepted")
+    assert f"column {column}: expected " in rejected.reasons[0]
+    assert f"{10**18} as timestamp[us, tz=UTC]" in rejected.reasons[0]
+    assert open_rejections(lake, READINGS, DAY)[0].startswith("bad.parquet (")
+
+
+def test_what_nobody_foresaw_in_a_file_rejects_it_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reading(source: Source, payload: bytes) -> Content:
+        if payload == b"bad":
+            raise OverflowError("date value out of range")
+        return fit_parquet(source, payload)
+
+    fit_parquet = formats._READERS["parquet"]
+    monkeypatch.setattr(formats, "_READERS", {"parquet": reading})
+    land(lake, b"bad", "bad.parquet")
+    land(lake, readings(), "good.parquet")
+    rejected, accepted = ingest(lake, READINGS, DAY)
+    assert (rejected.name, accepted.status) == ("bad.parquet", "accepted")
+    assert rejected.reasons[0].startswith("something in it cannot be read (OverflowError: date value out of range)")
+
+
+def test_an_error_that_is_not_the_senders_keeps_its_file_and_no_other(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = module.judge
+
+    def judging(lake: Lake, source: Source, partition: str, content: Content) -> tuple[arrow.Table, list[str]]:
+        if content.table.num_rows == 39:
+            raise ValueError("the lake is damaged")
+        return judge(lake, source, partition, content)
+
+    monkeypatch.setattr(module, "judge", judging)
+    land(lake, readings(39), "a.parquet")
+    land(lake, readings(), "b.parquet")
+    with pytest.raises(ValueError, match="the lake is damaged") as raised:
+        ingest(lake, READINGS, DAY)
+    assert raised.value.__notes__ == ["while a.parquet of source 'readings' was taken in for 2013-01-01"]
+    assert below(lake.home / "landing") == [f"readings/{DAY}/a.parquet"]
+    assert ids(lake) == sorted(readings()["id"])
 
 
 def test_a_rejected_file_that_arrives_again_is_rejected_again_and_kept_once(lake: Lake) -> None:

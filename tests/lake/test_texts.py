@@ -63,8 +63,63 @@ def test_numbers_of_csv_are_exact() -> None:
     assert from_csv(pn.Column(bool, nullable=True), "true", "F", "1", "") == [True, False, True, None]
 
 
-def test_a_number_larger_than_any_is_none() -> None:
-    assert from_csv(pn.Column(float, nullable=True), "1e400", "-1e999", "1e308") == [None, None, 1e308]
+FAR = ["1.7976931348623157e308", "1e23", "9.9999999999999992e+22", "1.235e20", "9007199254740994.0", "1e-400", "0.1"]
+
+
+def test_a_number_far_out_is_the_nearest_float_that_says_its_digits() -> None:
+    expected = [float(written) for written in FAR]
+    assert from_csv(pn.Column(float), *FAR) == from_json(pn.Column(float), *FAR) == expected
+
+
+CHANGED = [
+    (float, "9007199254740993.0"),
+    (float, "9.007199254740993e15"),
+    (float, "9007199254740992.5"),
+    (float, "100000000000000000000000"),
+    ("float32", "16777217.0"),
+    ("float32", "1e39"),
+    (float, "9" * 1200),
+    (int, "1.00000000000000000001"),
+    (int, "4503599627370496.1"),
+    (int, "1e-400"),
+    (int, "1e-99999999999999999999"),
+    (int, "1e400"),
+    (bool, "0.99999999999999999999"),
+    (bool, "1.00000000000000000001"),
+    (bool, "9" * 1200),
+]
+
+
+@pytest.mark.parametrize("infinite", [(), ("x",)])
+@pytest.mark.parametrize("form", ["csv", "json"])
+@pytest.mark.parametrize(("declared", "written"), CHANGED)
+def test_a_number_that_would_change_is_named_however_it_is_written(
+    declared: type | str, written: str, form: str, infinite: tuple[str, ...]
+) -> None:
+    floats = declared in (float, "float32")
+    of = source(pn.Column(declared, nullable=True), format=form, infinite=infinite if floats else ())
+    line = f'{{"id": "a", "x": {written}, "known_at": "{NOON}"}}'
+    content = read(of, (f"id,x,known_at\na,{written},{NOON}\n" if form == "csv" else line).encode())
+    (breach,) = content.breaches
+    assert f"found {written:.60} at 1 row(s), first 0" in breach
+
+
+@pytest.mark.parametrize("infinite", [(), ("x",)])
+def test_an_exponent_beyond_every_double_is_no_value(infinite: tuple[str, ...]) -> None:
+    number = pn.Column(float, nullable=True)
+    for how in (from_csv, from_json):
+        assert how(number, "1e400", "-1e999", "1.5", infinite=infinite) == [None, None, 1.5]
+
+
+def test_an_infinity_of_text_is_one_that_is_named() -> None:
+    number = pn.Column(float)
+    assert from_csv(number, "inf", "-Infinity", infinite=("x",)) == [float("inf"), float("-inf")]
+    assert from_json(number, "Infinity", "-Infinity", infinite=("x",)) == [float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("declared", [object, UTC, int, "Int64", float, bool])
+def test_nan_of_json_is_missing_in_every_column(declared: type | str) -> None:
+    assert from_json(pn.Column(declared, nullable=True), "NaN", "null") == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +137,8 @@ def test_a_number_larger_than_any_is_none() -> None:
         (UTC, "2024-03-01T12:00:00"),
         (UTC, "2024-03-01T12:00:00.123456789Z"),
         (UTC, "9999-12-31T23:59:59-05:00"),
+        (UTC, "0001-01-01T00:00:00+05:00"),
+        (UTC, "0000-01-01T00:00:00Z"),
         (UTC, "infinity"),
     ],
 )
@@ -112,8 +169,9 @@ def test_an_offset_has_many_spellings(written: str) -> None:
     assert [str(t) for t in moments("t", [written], "Europe/Berlin")] == ["2024-03-01 12:00:00+00:00"]
 
 
-def test_the_end_of_all_time_is_a_timestamp() -> None:
-    assert str(from_csv(pn.Column(UTC), "9999-12-31T23:59:59.999999Z")[0]) == "9999-12-31 23:59:59.999999+00:00"
+def test_the_ends_of_all_time_are_timestamps() -> None:
+    first, last = from_csv(pn.Column(UTC), "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
+    assert (str(first), str(last)) == ("0001-01-01 00:00:00+00:00", "9999-12-31 23:59:59.999999+00:00")
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -156,7 +214,9 @@ def test_numbers_of_json_are_exact() -> None:
         (int, '"1"', "1"),
         (int, str(2**63), str(2**63)),
         (int, str(10**90), str(10**60)[:50]),
-        (float, "1e400", "inf"),
+        (object, "1.5", "found numbers, such as 1.5"),
+        (UTC, '"0001-01-01T00:00:00+05:00"', "0001-01-01T00:00:00+05:00"),
+        (UTC, '"0000-01-01T00:00:00Z"', "0000-01-01T00:00:00Z"),
         (float, "9007199254740993", "9007199254740993"),
         (object, "1", "1"),
         (object, '"\\ud800"', "\\ud800"),

@@ -379,3 +379,58 @@ def test_the_past_of_a_live_group_has_the_delay_that_was_measured(shop):
     seen = [shop.offline("pear", f"2024-04-21T09:{clock}Z") for clock in ("02:59", "03:00")]
     assert seen == [None, 2]
     assert given(DAY, at("12:00"), recorded)["delay"] == timedelta(0)
+
+
+def rows_of(**columns):
+    times = pa.array([at("09:00")] * len(columns["stock"]), TIME)
+    return pa.table({"item": columns.pop("item"), "event_timestamp": times, "created": times, **columns})
+
+
+@pytest.mark.parametrize(
+    ("stock", "problem"),
+    [
+        (pa.array([12.9, 1.0]), "stock is declared as INT64 and its SQL yields double; 1 of 2 values do not fit"),
+        (pa.array(["5", "6"]), "stock is declared as INT64 and its SQL yields string; 2 of 2 values do not fit"),
+        (pa.array([2**63, 1], pa.uint64()), "1 of 2 values do not fit, such as 9223372036854775808"),
+        (pa.array([float("inf"), 1.0]), "1 of 2 values do not fit, such as inf"),
+    ],
+    ids=["fraction", "text", "too large", "infinite"],
+)
+def test_what_the_declared_type_does_not_have_is_refused_before_anything_is_stored(shop, stock, problem):
+    with pytest.raises(ValueError, match="view shelf: " if "stock is" not in problem else problem) as told:
+        publish(shop.lake, shop.store, "shelf", DAY, rows_of(item=["apple", "pear"], stock=stock), "one")
+    assert problem in str(told.value)
+    assert shop.files() == [] and shop.online("apple") is None
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int8(), pa.decimal128(38, 0), pa.uint16()])
+def test_the_declared_type_is_the_stored_one(shop, kind):
+    publish(shop.lake, shop.store, "shelf", DAY, rows_of(item=["apple"], stock=pa.array([5]).cast(kind)), "one")
+    (file,) = shop.lake.dataset("features/shelf", "event_timestamp").paths(shop.files())
+    assert pq.read_table(file)["stock"].type == pa.int64()
+    assert shop.offline("apple", f"{NEXT}T00:00Z") == shop.online("apple") == 5
+
+
+def test_two_rows_of_one_key_and_time_are_refused_if_they_differ_and_one_if_not(shop):
+    with pytest.raises(
+        ValueError, match="view shelf: its SQL yields 2 rows for item apple, event_timestamp 2024-05-01"
+    ):
+        publish(shop.lake, shop.store, "shelf", DAY, rows_of(item=["apple", "apple"], stock=[5, 6]), "one")
+    publish(shop.lake, shop.store, "shelf", DAY, rows_of(item=["apple", "pear", "apple"], stock=[5, 6, 5]), "one")
+    assert sum(file.rows for file in shop.files()) == 2
+    assert (shop.online("apple"), shop.online("pear")) == (5, 6)
+
+
+def test_a_row_without_a_time_is_refused(shop):
+    rows = rows_of(item=["apple", "pear"], stock=[5, 6])
+    rows = rows.set_column(1, "event_timestamp", pa.array([at("09:00"), None], TIME))
+    with pytest.raises(ValueError, match="view shelf: 1 of 2 rows have no event_timestamp"):
+        publish(shop.lake, shop.store, "shelf", DAY, rows, "one")
+
+
+def test_whole_numbers_beside_missing_ones_stay_whole_in_pandas(shop):
+    rows = rows_of(item=["apple", "pear", "plum"], stock=pa.array([BIG, None, BIG + 2]))
+    publish(shop.lake, shop.store, "shelf", DAY, rows, "one")
+    asked = pd.DataFrame({"item": ["apple", "pear", "plum"], "event_timestamp": pd.Timestamp(f"{NEXT}T00:00Z")})
+    found = shop.store.get_historical_features(asked, ["shelf:stock"]).to_df()
+    assert found.set_index("item")["stock"].to_dict() == {"apple": BIG, "pear": None, "plum": BIG + 2}

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_spec import AssetCheckKey
 
@@ -127,6 +128,13 @@ def test_what_failed_for_another_reason_than_data_is_asked_for_again(world: Worl
     assert world.tick() == []
 
 
+@pytest.mark.parametrize("error", [pa.ArrowInvalid("file is cut off"), json.JSONDecodeError("no JSON", "<html>", 0)])
+def test_a_torn_file_and_a_garbled_answer_are_no_bad_data(world: World, error: Exception) -> None:
+    world.run(error=error)
+    (request,) = world.tick()
+    assert names(request) == {"rows", "scored"}
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), UnreadableNumbersError("bad")])
 def test_bad_data_is_not_asked_for_again(world: World, error: Exception) -> None:
     world.run(error=error)
@@ -151,6 +159,38 @@ def test_what_another_run_has_done_since_is_not_asked_for(world: World) -> None:
     assert names(request) == {"rows"}
     world.run("rows", tags={})
     assert world.tick() == []
+
+
+def test_what_a_person_tried_in_vain_is_still_asked_for(world: World) -> None:
+    world.run(error=OSError("disk"))
+    world.run("rows", error=OSError("disk"), tags={})
+    (request,) = world.tick()
+    assert names(request) == {"rows", "scored"}
+
+
+def test_what_is_left_of_a_run_waits_for_what_another_run_is_to_make_of_it(world: World) -> None:
+    """A condition asks for `rows` once more by itself; `scored` alone would be made without them."""
+    world.run(error=OSError("disk"))
+    again = world.run("rows", error=OSError("disk"))
+    (request,) = world.tick()
+    assert (request.run_key, names(request)) == (again.run_id, {"rows"})
+    assert world.again(request).is_success
+    (request,) = world.tick()
+    assert names(request) == {"scored"}
+
+
+def test_what_is_left_of_a_run_waits_for_a_run_under_way(world: World) -> None:
+    world.run(error=OSError("disk"))
+    under_way = world.instance.create_run_for_job(
+        world.defs.resolve_implicit_global_asset_job_def(),
+        tags={SENSOR_TAG: "data_automation", "dagster/partition": DAY},
+        asset_selection=frozenset({dg.AssetKey("rows")}),
+        status=dg.DagsterRunStatus.STARTING,
+    )
+    assert world.tick() == []
+    world.instance.report_run_canceled(under_way)
+    (request,) = world.tick()
+    assert names(request) == {"scored"}
 
 
 def test_after_the_last_attempt_it_stays_failed_and_a_check_is_red(world: World) -> None:
