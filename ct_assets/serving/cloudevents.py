@@ -11,9 +11,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
+from ct_assets.lake.frames import EXACT
 from ct_assets.serving.schemas import InstanceError, parse_moment
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -119,14 +121,17 @@ def _require_json(kind: Any, where: str) -> None:
 
 def _json(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        return json.loads(text, parse_constant=_no_number, parse_float=_kept)
     except (ValueError, RecursionError) as error:
         raise EventError(f"{where} is not JSON ({error})") from error
 
 
-def _finite(digits: str) -> float:
+def _kept(digits: str) -> float:
+    """A number; beyond the whole ones that a float holds, only one that says the digits that were sent."""
     number = float(digits)
-    return number if math.isfinite(number) else _no_number(digits)
+    if not math.isfinite(number) or (abs(number) >= EXACT and Decimal(repr(number)) != Decimal(digits)):
+        _no_number(digits)
+    return number
 
 
 def _no_number(name: str) -> NoReturn:

@@ -246,6 +246,7 @@ REFUSED: dict[str, tuple[Any, str, int, str]] = {
     "text for a number": (event(1, data={"id": "o1", "price": "dear"}), STRUCTURED, 422, "break its contract"),
     "half a surrogate pair": (event(1, data={"id": "\ud800", "price": 1}), STRUCTURED, 422, "break its contract"),
     "a number without end": (b'{"data": 1e999}', STRUCTURED, 400, "1e999 is no number that can be kept"),
+    "digits that a float loses": (b'{"data": 9007199254740993.0}', STRUCTURED, 400, "no number that can be kept"),
     "a row of a day before all": (event(1, time="1999-12-31T23:59:59Z"), STRUCTURED, 422, "expected 2000-01-01 to"),
     "a row from the future": (event(1, time="2190-01-01T00:00:00Z"), STRUCTURED, 422, "expected no future"),
     "a batch with one bad event": ([event(1), event(2, data={"id": "o2", "price": -1})], BATCH, 422, "column price"),
