@@ -70,7 +70,7 @@ def drop(
             ["landing", source.name],
             partition=rejection.partition if source.daily else None,
             metadata={DROPPED: rejection.file, "reason": reason},
-            tags={"dagster/data_version": f"{DROPPED}-{rejection.digest[:32]}"},
+            tags={"dagster/data_version": f"{DROPPED}-{rejection.id}"},
         )
     )
 
