@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Continuous training as software-defined assets.", pretty_exceptions_enable=False
 )
-console = Console()
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 _EPOCH = "1970-01-01T00:00:00+00:00"
 
 
@@ -243,12 +244,12 @@ def retrain(
     decided = ledger.newest(DECISIONS, line)
     record = ledger.append(REQUEST, line, decided.as_of if decided else _EPOCH, {"reason": _told(reason)})
     if decided is None:
-        console.print(f"Recorded as number {record.seq}. The first retrain decision of {line} will take it up.")
+        told = f"The first retrain decision of {line} will take it up."
     else:
-        console.print(
-            f"Recorded as number {record.seq}. {line} is decided about again as of {decided.as_of[:16]}: by the daemon "
-            "within seconds, or by `ct run`."
+        told = (
+            f"{line} is decided about again as of {decided.as_of[:16]}: by the daemon within seconds, or by `ct run`."
         )
+    console.print(escape(f"Recorded as number {record.seq}. {told}"))
     if now:
         run()
 
@@ -428,7 +429,7 @@ def _told(reason: str) -> str:
 
 
 def _fail(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[red]{escape(str(error))}[/]")
+    errors.print(f"[red]{escape(str(error))}[/]")
     raise typer.Exit(1)
 
 
@@ -446,7 +447,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CT_TRACE"):
             raise
-        Console(stderr=True).print(f"[red]{escape(_sentence(error))}[/]")
+        errors.print(f"[red]{escape(_sentence(error))}[/]")
         raise SystemExit(1) from None
 
 

@@ -10,10 +10,11 @@ import pandera.pandas as pn
 import pyarrow.parquet as pq
 import pytest
 
+from ct_assets import cli
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.quarantine import Quarantine, Rejection, find
 from ct_assets.lib.arrivals import build_arrival_sensor
-from ct_assets.lib.quarantine import drop, release
+from ct_assets.lib.quarantine import drop, listed, release
 from ct_assets.lib.sources import build_source
 from ct_assets.resources.lake import LakeResource
 
@@ -139,6 +140,20 @@ def test_either_copy_of_a_rejected_file_can_be_released(world: World, name: str)
     (chosen,) = (each for each in Quarantine(world.home, TRIPS).all() if each.file == name)
     release(world.home, world.resource.ledger(), TRIPS, chosen, "a trip to Munich")
     assert (world.check(), world.ids()) == (True, [1])
+
+
+def test_a_list_shows_every_id_whole_and_every_text_as_it_is(world: World) -> None:
+    world.land("[red]:x:.csv", "[/x],1")
+    world.check()
+    rejection = world.rejection()
+    with cli.console.capture() as captured:
+        cli.console.print(listed([rejection]), width=80)
+    shown = captured.get()
+    assert rejection.id in shown
+    rows = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    name, reasons = ("".join(row[column].strip() for row in rows) for column in (3, 6))
+    assert name == "[red]:x:.csv"
+    assert "[/x]" in reasons
 
 
 def test_a_file_is_found_by_the_beginning_of_its_id(world: World) -> None:
