@@ -435,7 +435,14 @@ def _fail(error: Exception) -> NoReturn:
 
 def _home() -> Path:
     home = default_home()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(
+            OSError(
+                f"CT_HOME is {home}, which is no folder and cannot become one ({error.strerror}); expected a folder"
+            )
+        )
     os.environ["CT_HOME"] = str(home)
     return home
 
