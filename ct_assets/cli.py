@@ -141,7 +141,7 @@ def run() -> None:
 
     quiet()
     try:
-        succeeded = work_off(_home(), console)
+        succeeded = work_off(_home(), console, errors)
     except KeyboardInterrupt:
         _fail(InterruptedError("interrupted; what was done is kept, and the next `ct run` goes on from there"))
     if not succeeded:

@@ -182,18 +182,21 @@ def _refuse_other_days(source: Source, file: Path, days: Iterable[str]) -> None:
         )
 
 
-def run(home: Path, console: Console) -> bool:
+def run(home: Path, console: Console, errors: Console) -> bool:
     """Tick every sensor, and execute what it asks for, until nothing is left to do.
 
     Args:
         home: `$CT_HOME`.
         console: Where each run is told.
+        errors: Where it is told what lies in landing and can never be taken in.
 
     Returns:
         Whether every run succeeded.
     """
     os.environ["CT_HOME"] = str(home)
     from ct_assets.definitions import defs
+    from ct_assets.defs.models import load_sources
+    from ct_assets.lib.arrivals import unreachable
     from ct_assets.lib.driver import Driver, Run
     from ct_assets.lib.instance import open_instance
 
@@ -216,7 +219,11 @@ def run(home: Path, console: Console) -> bool:
     finally:
         # Whatever happened: the next run goes on from here.
         driver.save()
-    console.print(f"{len(runs)} runs, {failed} of them failed; nothing is left to do")
+    lying = unreachable(home, load_sources())
+    end = "what is left in landing cannot be taken in" if lying else "nothing is left to do"
+    console.print(f"{len(runs)} runs, {failed} of them failed; {end}")
+    for warning in lying:
+        errors.print(f"[yellow]warning[/] {escape(warning)}")
     return not failed
 
 
