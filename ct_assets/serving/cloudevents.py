@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from ct_assets.serving.schemas import InstanceError, parse_moment
+from ct_assets.serving.strict_json import unique
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 
@@ -119,7 +120,7 @@ def _require_json(kind: Any, where: str) -> None:
 
 def _json(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise EventError(f"{where} is not JSON ({error})") from error
 
