@@ -169,7 +169,7 @@ def _add_operations(app: FastAPI, champions: Champions, metrics: Metrics) -> Non
         problem = champions.features_problem()
         metrics.online_store_up.set(problem is None)
         ready = champions.ready() and problem is None
-        answer = {"ready": ready, "waiting": waiting, "online_store": problem, "problems": champions.watch.problems()}
+        answer = {"ready": ready, "waiting": waiting, "online_store": problem, "problems": champions.common_problems()}
         return JSONResponse(answer, 200 if ready else 503)
 
     @app.get("/metrics")
