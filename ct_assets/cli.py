@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Continuous training as software-defined assets.", pretty_exceptions_enable=False
 )
-console = Console()
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 _EPOCH = "1970-01-01T00:00:00+00:00"
 
 
@@ -140,7 +141,7 @@ def run() -> None:
 
     quiet()
     try:
-        succeeded = work_off(_home(), console)
+        succeeded = work_off(_home(), console, errors)
     except KeyboardInterrupt:
         _fail(InterruptedError("interrupted; what was done is kept, and the next `ct run` goes on from there"))
     if not succeeded:
@@ -243,12 +244,12 @@ def retrain(
     decided = ledger.newest(DECISIONS, line)
     record = ledger.append(REQUEST, line, decided.as_of if decided else _EPOCH, {"reason": _told(reason)})
     if decided is None:
-        console.print(f"Recorded as number {record.seq}. The first retrain decision of {line} will take it up.")
+        told = f"The first retrain decision of {line} will take it up."
     else:
-        console.print(
-            f"Recorded as number {record.seq}. {line} is decided about again as of {decided.as_of[:16]}: by the daemon "
-            "within seconds, or by `ct run`."
+        told = (
+            f"{line} is decided about again as of {decided.as_of[:16]}: by the daemon within seconds, or by `ct run`."
         )
+    console.print(escape(f"Recorded as number {record.seq}. {told}"))
     if now:
         run()
 
@@ -428,13 +429,20 @@ def _told(reason: str) -> str:
 
 
 def _fail(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[red]{escape(str(error))}[/]")
+    errors.print(f"[red]{escape(str(error))}[/]")
     raise typer.Exit(1)
 
 
 def _home() -> Path:
     home = default_home()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(
+            OSError(
+                f"CT_HOME is {home}, which is no folder and cannot become one ({error.strerror}); expected a folder"
+            )
+        )
     os.environ["CT_HOME"] = str(home)
     return home
 
@@ -446,7 +454,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CT_TRACE"):
             raise
-        Console(stderr=True).print(f"[red]{escape(_sentence(error))}[/]")
+        errors.print(f"[red]{escape(_sentence(error))}[/]")
         raise SystemExit(1) from None
 
 

@@ -135,7 +135,7 @@ def status_tables(summary: dict[str, Any]) -> Iterator[RenderableType]:
         f"{batches['duplicate']} duplicate; {rows['accepted']:,} of {rows['landed']:,} rows accepted"
     )
     for line, held in summary.get("held", {}).items():
-        yield f"{line} is held: {escape(held)}"
+        yield escape(f"{line} is held: {held}")
     yield decisions_table(summary)
     if summary.get("segments"):
         yield segments_table(summary)

@@ -20,7 +20,7 @@ from rich.markup import escape
 from ct_assets.lake.columns import Content
 from ct_assets.lake.contract import Source, contract_breaches
 from ct_assets.lake.dataset import WHOLE, Dataset
-from ct_assets.lake.formats import read
+from ct_assets.lake.formats import UnreadableError, read
 from ct_assets.lake.ingest import judge
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
@@ -101,17 +101,20 @@ def prepare(home: Path, source: Source, file: Path) -> Prepared:
         ValueError: There are no rows, or they break the contract, or one lies outside of the source's days.
     """
     payload = file.read_bytes()
-    content = read(source, payload)
+    with _named(file):
+        content = read(source, payload)
     if content.found and not content.table.num_rows and not content.breaches:
         raise ValueError(f"{file} has no rows; expected at least one")
     lake = Lake(home)
     accepted = lake.dataset(source.name)
     if source.daily:
-        days = days_of(content, source.domain.cadence)
+        with _named(file):
+            days = days_of(content, source.domain.cadence)
         _refuse_other_days(source, file, sorted(set(days.tolist())))
         _refuse(file, source, _broken_days(source, content, days))
         gaps = _gaps(accepted, days)
-        parts = split_by_day(source, payload, gaps if source.min_rows == 0 else ())
+        with _named(file):
+            parts = split_by_day(source, payload, gaps if source.min_rows == 0 else ())
     else:
         _refuse(file, source, contract_breaches(source, content))
         parts, gaps = {WHOLE: payload}, []
@@ -124,6 +127,15 @@ def prepare(home: Path, source: Source, file: Path) -> Prepared:
     stem = file.stem.lstrip(_UNFINISHED)[:_LONGEST_STEM]
     named = {p: (f"{stem}-{digests[p][:12]}{file.suffix}", part) for p, part in new.items()}
     return Prepared(source, named, len(parts) - len(new), len(gaps) if source.min_rows else 0, content.table)
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Say which of several files an error is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise UnreadableError(f"{file}: {error}") from error
 
 
 def _broken_days(source: Source, content: Content, days: npt.NDArray[np.str_]) -> list[str]:
@@ -170,18 +182,21 @@ def _refuse_other_days(source: Source, file: Path, days: Iterable[str]) -> None:
         )
 
 
-def run(home: Path, console: Console) -> bool:
+def run(home: Path, console: Console, errors: Console) -> bool:
     """Tick every sensor, and execute what it asks for, until nothing is left to do.
 
     Args:
         home: `$CT_HOME`.
         console: Where each run is told.
+        errors: Where it is told what lies in landing and can never be taken in.
 
     Returns:
         Whether every run succeeded.
     """
     os.environ["CT_HOME"] = str(home)
     from ct_assets.definitions import defs
+    from ct_assets.defs.models import load_sources
+    from ct_assets.lib.arrivals import unreachable
     from ct_assets.lib.driver import Driver, Run
     from ct_assets.lib.instance import open_instance
 
@@ -204,7 +219,11 @@ def run(home: Path, console: Console) -> bool:
     finally:
         # Whatever happened: the next run goes on from here.
         driver.save()
-    console.print(f"{len(runs)} runs, {failed} of them failed; nothing is left to do")
+    lying = unreachable(home, load_sources())
+    end = "what is left in landing cannot be taken in" if lying else "nothing is left to do"
+    console.print(f"{len(runs)} runs, {failed} of them failed; {end}")
+    for warning in lying:
+        errors.print(f"[yellow]warning[/] {escape(warning)}")
     return not failed
 
 

@@ -58,7 +58,8 @@ def run_demo(home: Path, example: Example, days: int, console: Console, faults: 
         reached = progress.get("day", "")
         if finished.get("until", "") >= calendar[-1]:
             if finished["until"] > calendar[-1]:
-                console.print(f"{home} has been taken to {finished['until']} before; this is what came of that.")
+                told = f"{home} has been taken to {finished['until']} before; this is what came of that."
+                console.print(escape(told))
             return finished
         if reached > calendar[-1]:
             raise ValueError(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ct_assets.demo.compare import FIRST_MONTHS, METRICS
@@ -22,10 +23,11 @@ def tell(summary: dict[str, Any], home: Path, example: Example, console: Console
         f"{batches['duplicate']} duplicate), {rows['accepted']:,} rows accepted, "
         f"{summary['seconds']['total']:.0f} seconds."
     )
-    console.print(
+    places = (
         f"Reports: {home}/reports/{example.model}/   Quarantine: {home}/quarantine/   "
         f"Summary: {example.folder(home)}/summary.json"
     )
+    console.print(escape(places))
     console.print(
         f"Look at it: [bold]make dev[/] (Dagster UI, server), [bold]ct status[/], [bold]ct why {example.model}[/]"
     )

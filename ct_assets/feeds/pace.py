@@ -29,9 +29,10 @@ def land_days(
         ValueError: `first` is no date, or lies outside of the recording; or there is no such recording.
     """
     feed, mark = open_recording(name), mark_of(home, name)
-    day = date.fromisoformat(first) if first else _next_day(home, feed, mark)
-    if first and not feed.first_day <= day <= feed.last_day:
-        raise ValueError(f"first day {first} was not recorded; expected {feed.first_day} to {feed.last_day}")
+    day = _day(first) if first else _next_day(home, feed, mark)
+    if day is None or (first and not feed.first_day <= day <= feed.last_day):
+        what = "is no date" if day is None else "was not recorded"
+        raise ValueError(f"first day {first} {what}; expected YYYY-MM-DD from {feed.first_day} to {feed.last_day}")
     for _ in range(days):
         if day > feed.last_day:
             return

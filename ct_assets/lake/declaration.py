@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FORMATS = ("parquet", "arrow", "csv", "json")
 TEXT_FORMATS = ("csv", "json")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_NAMED = "expected letters, digits and '_', with a letter first"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NUMERIC = re.compile(r"u?int\d+|float\d+", re.IGNORECASE)
@@ -87,9 +88,21 @@ def check_together(sources: Sequence["Source"]) -> None:
         raise DeclarationError("; ".join(problems))
 
 
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Check names that become parts of paths, of Dagster's names and of SQL.
+
+    Raises:
+        DeclarationError: One does not fit all of these.
+    """
+    if problems := [f"{what} {name!r}: {_NAMED}" for name in names if not _NAME.fullmatch(name)]:
+        raise DeclarationError("; ".join(problems))
+
+
 def _name(source: "Source") -> Iterable[str]:
     if not _NAME.fullmatch(source.name):
-        yield "field name: expected letters, digits and '_', with a letter first"
+        yield f"field name: {_NAMED}"
+    if not _NAME.fullmatch(source.domain.name):
+        yield f"field domain: its name is {source.domain.name!r}; {_NAMED}"
     if source.fresh_within.total_seconds() <= 0:
         yield f"field fresh_within: found {source.fresh_within}; expected a positive time"
     if source.domain.last_day and source.domain.last_day < source.domain.first_day:

@@ -4,6 +4,7 @@ A rejection stays open, and its day's contract check red, until its rows are the
 person has said that they are to be taken in as they are (release), or that they will not come (drop).
 """
 
+import hashlib
 import json
 import re
 import time
@@ -34,7 +35,7 @@ class Rejection:
         source: Name of its source.
         partition: Arrival day, or `WHOLE`.
         file: Name under which it landed.
-        digest: SHA-256 of its bytes; the first twelve digits name it.
+        digest: SHA-256 of its bytes.
         rows: Its rows; 0 when they could not be read.
         reasons: Why it was rejected.
         accepted: Digests of what had been accepted of its partition before.
@@ -56,8 +57,9 @@ class Rejection:
 
     @property
     def id(self) -> str:
-        """What a command calls it."""
-        return self.digest[:12]
+        """What a command calls it; of what is sent twice, each copy has its own."""
+        place = json.dumps([self.source, self.partition, self.file, self.digest])
+        return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
 class Quarantine:
@@ -74,7 +76,7 @@ class Quarantine:
 
     def path(self, rejection: Rejection) -> Path:
         """Where its file lies."""
-        return self._folder(rejection.partition) / f"{rejection.id}-{shortened(rejection.file)}"
+        return self._folder(rejection.partition) / f"{rejection.digest[:12]}-{shortened(rejection.file)}"
 
     def note(self, rejection: Rejection) -> None:
         """Keep a note: of a new rejection, or of what became of one."""
@@ -95,9 +97,9 @@ class Quarantine:
         return [r for r in found if not r.closed or (r.closed == RELEASED and r.digest not in taken[r.partition])]
 
     def is_released(self, partition: str, digest: str) -> bool:
-        """Whether a person said that this file is to be taken in although it breaks the contract."""
-        note = next(self._folder(partition).glob(f"{digest[:12]}-*.json"), None)
-        return note is not None and _rejection(note.read_text()).closed == RELEASED
+        """Whether a person said that these bytes, of whatever name, are to be taken in as they are."""
+        notes = self._folder(partition).glob(f"{digest[:12]}-*.json")
+        return any(_rejection(note.read_text()).closed == RELEASED for note in notes)
 
     def settle(self, dataset: Dataset, partition: str, name: str, table: pa.Table) -> None:
         """Close the rejections whose rows have come with a batch that was just accepted.
@@ -158,7 +160,9 @@ def find(home: Path, sources: Iterable[Source], id: str) -> tuple[Source, Reject
     Raises:
         LookupError: There is none of this id, or there are several.
     """
-    found = [(s, r) for s in sources for r in Quarantine(home, s).all() if r.digest.startswith(id) and id]
+    rejections = [(source, each) for source in sources for each in Quarantine(home, source).all()] if id else []
+    # Checks of earlier versions show the beginning of the digest.
+    found = [(s, r) for s, r in rejections if r.id.startswith(id) or r.digest.startswith(id)]
     if len(found) != 1:
         many = f"{len(found)} rejected files begin so" if found else "there is no such file in quarantine"
         raise LookupError(f"{id!r}: {many}; expected an id that `ct quarantine list` prints")

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
@@ -19,6 +20,9 @@ PROGRESS = ""
 """Entry of the cursor, which no source is named like, that says when a file was last taken in."""
 SETTLE_SECONDS = 1.0
 """A file younger than this may still be written to, unless it looks the same at two looks."""
+
+MOST_NAMES = 20
+"""Of files that a warning names; the rest is counted."""
 
 
 def build_arrival_sensor(
@@ -58,17 +62,8 @@ def build_arrival_sensor(
             landed = _landed(before, now[source.name])
             misplaced += [f"{source.name}/{name}" for name in landed if not _in_place(source, name)]
             events += _news(source, {name: state for name, state in landed.items() if _in_place(source, name)})
-        if misplaced:
-            days = arrival_partitions(domain)
-            context.log.warning(
-                f"not taken in, as they lie in no folder of an arrival day: {', '.join(misplaced)}; expected "
-                f"landing/<source>/<day>/<file> with a day from {days.get_first_partition_key()} to "
-                f"{days.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them"
-            )
-        if strays:
-            context.log.warning(
-                f"not taken in, not being files: {', '.join(strays)}; expected files or links to them: remove these"
-            )
+        for warning in _not_taken_in(domain, misplaced, strays):
+            context.log.warning(warning)
         waiting: dict[str, list[str]] = {}
         for source in sources:
             for name in now[source.name] if source.daily else ():
@@ -96,6 +91,53 @@ def build_arrival_sensor(
         return dg.SensorResult(cursor=json.dumps(now), asset_events=events)
 
     return arrivals
+
+
+def unreachable(home: Path, sources: Sequence[Source]) -> list[str]:
+    """What lies in landing and nothing ever takes in, in words that say what to do; a message a domain.
+
+    Args:
+        home: `$CT_HOME`.
+        sources: All of them.
+    """
+    warnings: list[str] = []
+    for domain in dict.fromkeys(source.domain for source in sources):
+        misplaced, strays = [], []
+        for source in (each for each in sources if each.domain == domain):
+            landing = Landing(home, source)
+            try:
+                strays += [f"{source.name}/{name}" for name in landing.strays()]
+                files = [n for n in landing.files() if not _in_place(source, n) and not _is_early(source, n)]
+            except Exception as error:
+                warnings.append(f"landing of {source.name} cannot be looked at ({error!r}): mend its place")
+                continue
+            misplaced += [f"{source.name}/{name}" for name in files]
+        warnings += _not_taken_in(domain, misplaced, strays)
+    places = {source.name for source in sources if not source.landing}
+    unknown = sorted(path.name for path in (home / "landing").glob("[!._]*") if path.name not in places)
+    if unknown:
+        warnings.append(
+            f"not taken in, as they belong to no source: {_named(unknown)} in {home / 'landing'}; expected a folder of "
+            f"{', '.join(sorted(places))}: move these"
+        )
+    return warnings
+
+
+def _not_taken_in(domain: Domain, misplaced: Sequence[str], strays: Sequence[str]) -> Iterator[str]:
+    if misplaced:
+        days = arrival_partitions(domain)
+        yield (
+            f"not taken in, as they lie in no folder of an arrival day: {_named(misplaced)}; expected "
+            f"landing/<source>/<day>/<file> with a day from {days.get_first_partition_key()} to "
+            f"{days.get_last_partition_key()}, or landing/<source>/<file> for a reference table: move them"
+        )
+    if strays:
+        yield f"not taken in, not being files: {_named(strays)}; expected files or links to them: remove these"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def _look(landing: Landing, before: dict[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.declaration import check_names
 from ct_assets.lake.engine import fetch
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.conditions import on_accepted_data
@@ -62,6 +63,9 @@ class FeatureSet:
             live, count as available online: the time that arrival, computation and publication take. When left out,
             zero for a recorded group, whose predictions are asked for once the features are there; for the past of a
             live one what its live publications took, in the median, and five minutes before the first of them.
+
+    Raises:
+        DeclarationError: A view's name is none that paths and Dagster take.
     """
 
     source: Source
@@ -69,6 +73,9 @@ class FeatureSet:
     owner: str
     lookback_days: int = 0
     publication_delay: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_names(f"features of source {self.source.name!r}, view", self.views)
 
 
 def feature_key(view: str) -> dg.AssetKey:

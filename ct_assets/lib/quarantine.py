@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from ct_assets.core.ledger import Ledger
@@ -70,18 +71,21 @@ def drop(
             ["landing", source.name],
             partition=rejection.partition if source.daily else None,
             metadata={DROPPED: rejection.file, "reason": reason},
-            tags={"dagster/data_version": f"{DROPPED}-{rejection.digest[:32]}"},
+            tags={"dagster/data_version": f"{DROPPED}-{rejection.id}"},
         )
     )
 
 
 def listed(rejections: list[Rejection]) -> Table:
     """Rejections as the command prints them."""
-    table = Table("id", "source", "partition", "file", "rows", "rejected at", "reasons")
+    table = Table()
+    # A command takes the id, so it is never cut or broken.
+    table.add_column("id", no_wrap=True, min_width=len(rejections[0].id) if rejections else None)
+    for column in ("source", "partition", "file", "rows", "rejected at", "reasons"):
+        table.add_column(column, overflow="fold")
     for each in rejections:
-        table.add_row(
-            each.id, each.source, each.partition, each.file, f"{each.rows:,}", each.rejected_at, "\n".join(each.reasons)
-        )
+        told = (each.source, each.partition, each.file, f"{each.rows:,}", each.rejected_at, "\n".join(each.reasons))
+        table.add_row(each.id, *map(escape, told))
     return table
 
 

@@ -38,6 +38,7 @@ from ct_assets.serving.schemas import (
     parse_at,
     parse_instances,
 )
+from ct_assets.serving.strict_json import StrictRoute
 from ct_assets.stores.unavailable import OnlineStoreUnavailable
 
 _PREFIX, _VERB = "/v1/models/", ":predict"
@@ -84,6 +85,7 @@ def create_app(
                 events.stop()
 
     app = FastAPI(title="ct_assets", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.router.route_class = StrictRoute
     app.add_middleware(BodyLimits, max_bytes=max_body_bytes, seconds=request_seconds)
     app.add_middleware(_Measured, metrics=metrics, models=frozenset(specs))
     app.add_exception_handler(RequestValidationError, _unreadable)
@@ -167,7 +169,7 @@ def _add_operations(app: FastAPI, champions: Champions, metrics: Metrics) -> Non
         problem = champions.features_problem()
         metrics.online_store_up.set(problem is None)
         ready = champions.ready() and problem is None
-        answer = {"ready": ready, "waiting": waiting, "online_store": problem, "problems": champions.watch.problems()}
+        answer = {"ready": ready, "waiting": waiting, "online_store": problem, "problems": champions.common_problems()}
         return JSONResponse(answer, 200 if ready else 503)
 
     @app.get("/metrics")

@@ -92,6 +92,8 @@ class Champions:
         self._ledger = lake.ledger()
         self._slots = {Line(name): _Slot() for name in self.specs}
         self._moves: dict[Line, str | None] = {}
+        self._lost: list[Line] = []
+        self._problem: str | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -143,9 +145,16 @@ class Champions:
         """The last releases of its segments that were refused."""
         return self._segments(name, lambda slot: slot.refusal)
 
+    def common_problems(self) -> list[str]:
+        """Why the ledger or a registry cannot be relied on; empty when all can."""
+        return [*([self._problem] if self._problem else []), *self.watch.problems()]
+
     def problems(self, name: str) -> list[str]:
         """What the registries say otherwise than the ledger about a model and its segments, or why they cannot."""
-        return [*self.watch.problems(), *(text for line, text in self.watch.mismatches().items() if line.model == name)]
+        return [
+            *self.common_problems(),
+            *(text for line, text in self.watch.mismatches().items() if line.model == name),
+        ]
 
     def _segments(self, name: str, what: Callable[[_Slot], T | None]) -> dict[str, T]:
         if self.specs[name].segment_by is None:
@@ -174,22 +183,38 @@ class Champions:
                 for line, version in list(self._moves.items()):
                     self._poll(store, line, version)
                 self.watch.expect(self._expected())
+                self._report(self._what_is_lost())
             except Exception as error:
                 # Whatever is down, what serves goes on serving, and the next look may find it up again.
-                log.warning("champions_not_polled", error=_words(error), exc_info=True)
+                problem = f"the ledger or the feature store cannot be read: {_words(error)}"
+                self._report(problem)
                 for slot in self._slots.values():
-                    slot.waiting_for = f"the ledger or the feature store cannot be read: {_words(error)}"
+                    slot.waiting_for = problem
                 pause = max(pause, FIRST_PAUSE_SECONDS)
             self._stop.wait(pause)
+
+    def _report(self, problem: str | None) -> None:
+        """Note what is wrong; in the log once, and not at every look."""
+        if problem and problem != self._problem:
+            log.error("champions_not_followed", problem=problem)
+        self._problem = problem
+
+    def _what_is_lost(self) -> str | None:
+        """Whether the ledger no longer says what it said to this server before."""
+        if not self._lost:
+            return None
+        path = self._ledger.path
+        what = f"has no move of {', '.join(line.name for line in self._lost)} any more" if path.exists() else "is gone"
+        return f"the ledger {path} {what}; what is loaded goes on serving: restore the ledger from a copy"
 
     def _read_moves(self) -> None:
         """The version that the newest move of every line names; a line that is gone from the ledger keeps its last."""
         segmented = {name for name, spec in self.specs.items() if spec.segment_by is not None}
         segments = [line for name in self._ledger.models() if (line := Line.named(name)).segment is not None]
-        for line in [*map(Line, self.specs), *(line for line in segments if line.model in segmented)]:
-            moves = self._releases(line).moves()
-            if moves:
-                self._moves[line] = moves[-1]["version"]
+        lines = [*map(Line, self.specs), *(line for line in segments if line.model in segmented)]
+        found = {line: moves[-1]["version"] for line in lines if (moves := self._releases(line).moves())}
+        self._moves |= found
+        self._lost = [line for line in self._moves if line not in found]
 
     def _expected(self) -> dict[Line, tuple[str | None, str | None]]:
         """The version that each line's alias has to name, and the digest of its model where it serves."""

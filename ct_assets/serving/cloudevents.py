@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from ct_assets.lake.frames import EXACT
 from ct_assets.serving.schemas import InstanceError, parse_moment
+from ct_assets.serving.strict_json import unique
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 
@@ -121,7 +122,7 @@ def _require_json(kind: Any, where: str) -> None:
 
 def _json(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number, parse_float=_kept)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=_no_number, parse_float=_kept)
     except (ValueError, RecursionError) as error:
         raise EventError(f"{where} is not JSON ({error})") from error
 

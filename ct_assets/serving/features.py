@@ -125,8 +125,18 @@ class FeatureReader:
             return
         keys = dict.fromkeys(key for view in self.views for key in view.keys)
         self.store.get_online_features(self.refs, entity_rows={key: [self.key_types[key]()] for key in keys})
-        empty = [view.name for view in self.views if not self._has_rows(view.name)]
-        if empty:
+        self._refuse_empty([view.name for view in self.views])
+
+    def refuse_lost(self, features: Features) -> None:
+        """Refuse what was read where a view gave nothing because it has no row at all, as `check` does.
+
+        Raises:
+            OnlineStoreUnavailable: The online store has no row at all of a view.
+        """
+        self._refuse_empty([v.name for v in self.views if features.absent[v.name, "missing"] == len(features.times)])
+
+    def _refuse_empty(self, views: Iterable[str]) -> None:
+        if empty := [view for view in views if not self._has_rows(view)]:
             raise OnlineStoreUnavailable(
                 f"the online store has no row of {', '.join(empty)}; expected those that were published: restore it, "
                 "or publish the features again"

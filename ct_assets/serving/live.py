@@ -109,9 +109,10 @@ class Serving:
             at: Timestamp that freshness is judged against.
 
         Raises:
-            OnlineStoreUnavailable: The online store is gone or cannot be read.
+            OnlineStoreUnavailable: The online store is gone, cannot be read or has no row at all of a view.
         """
         inputs, features = self.own.read(given, at)
+        self.own.features.refuse_lost(features)
         found = [str(value) for value in inputs[self.own.spec.segment_by]] if self.segments else []
         served_by = [value if value in self.segments else None for value in found] or [None] * len(inputs)
         outcome = Outcome(self.own.task.unknown(len(inputs)), features, served_by)

@@ -151,7 +151,9 @@ class ModelStatus(BaseModel):
     release: ServedRelease | None
     waiting_for: str | None
     last_refusal: RefusedRelease | None
-    problems: list[str] = Field([], description="What a registry says otherwise than the ledger, or why it cannot.")
+    problems: list[str] = Field(
+        [], description="What a registry says otherwise than the ledger, or why one cannot be read."
+    )
     segments: dict[str, ServedRelease] = Field({}, description="The segments with a champion of their own.")
     segment_refusals: dict[str, RefusedRelease] = {}
 

@@ -32,6 +32,7 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from google.protobuf.message import DecodeError
 from pydantic import StrictBool, StrictStr
 from typing_extensions import override
 
@@ -175,7 +176,7 @@ class RowSqliteOnlineStore(OnlineStore):
             without, because the view has changed since, is absent.
 
         Raises:
-            OnlineStoreUnavailable: The database is not there, or cannot be read.
+            OnlineStoreUnavailable: The database is not there, or it or one of the rows cannot be read.
         """
         with self._reading(config) as con:
             return self._read(con, config, table, entity_keys, requested_features)
@@ -203,16 +204,24 @@ class RowSqliteOnlineStore(OnlineStore):
             found.update((row[0], row[1:]) for row in con.execute(sql, (view, version, *part)))
         wanted = None if requested_features is None else frozenset(requested_features)
         answers: list[tuple[datetime | None, dict[str, Value] | None]] = []
-        for key in keys:
+        for asked, key in zip(entity_keys, keys, strict=True):
             row = found.get(key)
             if row is None or (oldest is not None and row[0] < oldest):
                 answers.append((None, None))
                 continue
-            event_us, layout, features = row
-            named = zip(self._layout(con, layout), RepeatedValue.FromString(features).val, strict=True)
-            values = {name: value for name, value in named if wanted is None or name in wanted}
-            answers.append((_EPOCH + timedelta(microseconds=event_us), values))
+            try:
+                answers.append(self._decoded(con, row, wanted))
+            except (DecodeError, ValueError, TypeError, OverflowError) as error:
+                raise _damaged(_path(config), table.name, asked, error) from error
         return answers
+
+    def _decoded(
+        self, con: sqlite3.Connection, row: tuple[int, int, bytes], wanted: frozenset[str] | None
+    ) -> tuple[datetime, dict[str, Value]]:
+        event_us, layout, features = row
+        named = zip(self._layout(con, layout), RepeatedValue.FromString(features).val, strict=True)
+        values = {name: value for name, value in named if wanted is None or name in wanted}
+        return _EPOCH + timedelta(microseconds=event_us), values
 
     @override
     def update(
@@ -273,7 +282,9 @@ class RowSqliteOnlineStore(OnlineStore):
     def _reading(self, config: RepoConfig) -> Iterator[sqlite3.Connection]:
         try:
             yield self._connection(config, _open)
-        except sqlite3.Error as error:
+        except OnlineStoreUnavailable:
+            raise
+        except (sqlite3.Error, OSError) as error:
             raise _unreadable(_path(config), error) from error
 
     def _connection(self, config: RepoConfig, connect: Callable[[Path], sqlite3.Connection]) -> sqlite3.Connection:
@@ -322,10 +333,19 @@ def _gone(path: Path) -> OnlineStoreUnavailable:
     )
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> OnlineStoreUnavailable:
+def _unreadable(path: Path, error: sqlite3.Error | OSError) -> OnlineStoreUnavailable:
     return OnlineStoreUnavailable(
         f"online store {path} cannot be read ({error}); expected the database that publishing features creates: "
         "restore it, or move it away and publish again"
+    )
+
+
+def _damaged(path: Path, view: str, asked: EntityKey, error: Exception) -> OnlineStoreUnavailable:
+    values = (getattr(value, value.WhichOneof("val") or "", None) for value in asked.entity_values)
+    key = ", ".join(f"{name}={value!r}" for name, value in zip(asked.join_keys, values, strict=True))
+    return OnlineStoreUnavailable(
+        f"online store {path}: the row of view {view} for {key or 'no key'} is damaged ({type(error).__name__}: "
+        f"{error}); expected what publishing wrote: restore the store, or move it away and publish again"
     )
 
 

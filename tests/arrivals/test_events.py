@@ -229,6 +229,7 @@ def test_a_place_that_does_not_answer_does_not_hold_up_the_others(tmp_path: Path
 
 REFUSED: dict[str, tuple[Any, str, int, str]] = {
     "no JSON": (b"{", STRUCTURED, 400, "the body is not JSON"),
+    "a key twice": (b'{"id": "1", "id": "2"}', STRUCTURED, 400, "the key 'id' twice in one object; expected each key"),
     "not a number": (b'{"data": NaN}', STRUCTURED, 400, "NaN is no number that can be kept"),
     "no event": ([1], BATCH, 400, "event 0 is no JSON object"),
     "one event as a batch": (event(1), BATCH, 400, "the body is no list"),

@@ -47,6 +47,16 @@ def test_two_files_of_one_name_lose_no_row(tmp_path: Path) -> None:
     assert [file.rows for file in Lake(tmp_path).dataset("visits").partition(DAY)] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "text", ["", "visit,pages\na,1\n", "visit,pages,known_at\na,1,\n", "visit,pages,known_at\na,1,2025-01-02\n"]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "second.csv"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"second\.csv"):
+        land(tmp_path, VISITS, file)
+
+
 def test_a_file_that_breaks_the_contract_is_refused_as_a_whole(tmp_path: Path) -> None:
     file = written(tmp_path / "export.csv", f"a,-1,{DAY}T01:00:00Z", "b,1,2025-01-03T01:00:00Z")
     with pytest.raises(ValueError, match=r"export\.csv breaks the contract of visits, and nothing.*column pages.*-1"):

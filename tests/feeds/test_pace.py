@@ -31,8 +31,13 @@ def test_a_mark_that_is_no_date_is_passed_by(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["2012-12-31", "2015-01-01"])
 def test_a_first_day_outside_of_the_recording_is_an_error(tmp_path: Path, first: str) -> None:
-    with pytest.raises(ValueError, match=f"first day {first} was not recorded; expected 2013-01-01 to 201"):
+    with pytest.raises(ValueError, match=f"first day {first} was not recorded; expected YYYY-MM-DD from 2013-01-01 to"):
         fed(tmp_path, 1, first)
+
+
+def test_a_first_day_that_is_no_date_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="first day 2013-99-01 is no date; expected YYYY-MM-DD from 2013-01-01 to"):
+        fed(tmp_path, 1, "2013-99-01")
 
 
 def test_after_the_last_day_nothing_lands(tmp_path: Path) -> None:

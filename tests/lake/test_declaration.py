@@ -31,6 +31,11 @@ SENT = replace(ORDERS, format="json", event_type="order")
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a name with a slash": ({"name": "shop/orders"}, "field name: expected letters"),
+    "a domain with a space": (
+        {"domain": Domain("help desk")},
+        "field domain: its name is 'help desk'; expected letters",
+    ),
+    "a domain that is a path": ({"domain": Domain("../x")}, r"field domain: its name is '\.\./x'; expected letters"),
     "a key that is no column": ({"key": ("ids",)}, "field key: unknown column 'ids', did you mean 'id'"),
     "a key as text": ({"key": "id"}, r"field key: found the text 'id'; expected a tuple.*\('id',\)"),
     "no key": ({"key": ()}, "field key: is empty"),

@@ -453,7 +453,8 @@ def test_a_rejection_stays_open_when_a_later_run_finds_no_file(lake: Lake) -> No
     ingest(lake, READINGS, DAY)
     assert ingest(lake, READINGS, DAY) == []
     (reason,) = open_rejections(lake, READINGS, DAY)
-    assert reason.startswith("readings.parquet (e3b0c44298fc): not a whole Parquet file")
+    (rejection,) = Quarantine(lake.home, READINGS).all(DAY)
+    assert reason.startswith(f"readings.parquet ({rejection.id}): not a whole Parquet file")
     assert open_rejections(lake, READINGS, NEXT) == []
 
 

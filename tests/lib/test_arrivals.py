@@ -16,7 +16,7 @@ from ct_assets.defs.sources.contracts import FLIGHTS, PLANES, SOURCES, WEATHER
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.ingest import ingest
 from ct_assets.lake.lake import Lake
-from ct_assets.lib.arrivals import PROGRESS, SETTLE_SECONDS, build_arrival_sensor
+from ct_assets.lib.arrivals import MOST_NAMES, PROGRESS, SETTLE_SECONDS, build_arrival_sensor, unreachable
 from ct_assets.resources.lake import LakeResource
 
 DAY, NEXT = "2013-01-05", "2013-01-06"
@@ -195,6 +195,33 @@ def test_a_file_in_no_arrival_day_is_named_once_and_blocks_no_other(sensor: Sens
     assert "move" in warning
     sensor.look()
     assert len(sensor.warnings) == 1
+
+
+@pytest.mark.parametrize("name", [*MISPLACED, "flihgts/flights.parquet", "loose.parquet"])
+def test_a_file_that_nothing_takes_in_is_named_after_all_work(sensor: Sensor, name: str) -> None:
+    sensor.land(f"flights/{DAY}/flights.parquet")
+    sensor.land("planes/planes.parquet")
+    assert unreachable(sensor.home, SOURCES) == []
+    sensor.land(name)
+    (warning,) = unreachable(sensor.home, SOURCES)
+    assert name.removesuffix("/flights.parquet") in warning
+    assert "expected" in warning
+    assert "move the" in warning
+
+
+def test_what_is_no_file_is_named_after_all_work(sensor: Sensor) -> None:
+    folder = sensor.land(f"flights/{DAY}/flights.parquet").parent
+    os.mkfifo(folder / "pipe.parquet")
+    (folder / "lost.parquet").symlink_to(folder / "nothing")
+    (warning,) = unreachable(sensor.home, SOURCES)
+    assert f"not being files: flights/{DAY}/lost.parquet, flights/{DAY}/pipe.parquet; expected files" in warning
+
+
+def test_many_files_that_nothing_takes_in_are_counted(sensor: Sensor) -> None:
+    for number in range(MOST_NAMES + 5):
+        sensor.land(f"flights/{number:02}.parquet")
+    (warning,) = unreachable(sensor.home, SOURCES)
+    assert "flights/19.parquet and 5 more; expected" in warning
 
 
 def test_what_is_reported_is_what_the_source_takes_in(sensor: Sensor) -> None:

@@ -762,11 +762,13 @@ def test_files_that_nothing_takes_in_are_told(tmp_path: Path) -> None:
     for name in ("visit/2013-01-01/a.parquet", "orders/a.parquet", "lost.parquet", "visits/2013-01-01/b.parquet"):
         (tmp_path / "landing" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "landing" / name).touch()
+    (tmp_path / "landing" / "visits" / "2013-01-01" / "link.parquet").symlink_to(tmp_path / "nothing")
     found = problems(deployment(tmp_path))
-    assert len(found) == 3
+    assert len(found) == 4
     assert "landing/lost.parquet: a file in no source's folder" in found[0]
     assert "landing/orders/a.parquet: expected landing/orders/<day>/<file> with a day from 2013-01-01" in found[1]
     assert "landing/visit: nothing takes it in: unknown source 'visit', did you mean 'visits'?" in found[2]
+    assert "landing/visits/2013-01-01/link.parquet: it is no file" in found[3]
 
 
 def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ct_assets.lake.contract import Domain, Source
+from ct_assets.lake.declaration import DeclarationError
 from ct_assets.lib.features import FeatureSet, FeatureSql, build_features
 from ct_assets.resources.feast import FeastResource
 from ct_assets.resources.lake import LakeResource
@@ -24,6 +25,17 @@ VALUES = (
     "pressure",
     "visibility",
 )
+
+
+@pytest.mark.parametrize("name", ["two words", "../weather", ""])
+def test_a_view_whose_name_is_no_name_is_refused(name: str) -> None:
+    sql = {name: FeatureSql("SELECT 1", ("origin",))}
+    schema = pn.DataFrameSchema({"origin": pn.Column(object), "known_at": pn.Column("datetime64[us, UTC]")})
+    source = Source("stations", schema, ("origin",), "Readings", "team:test")
+    with pytest.raises(
+        DeclarationError, match="features of source 'stations', view .*expected letters, digits and '_'"
+    ):
+        FeatureSet(source, sql, "team:test")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pandera.pandas as pn
 import pyarrow.parquet as pq
 import pytest
 
+from ct_assets import cli
 from ct_assets.lake.contract import Domain, Source
 from ct_assets.lake.quarantine import Quarantine, Rejection, find
 from ct_assets.lib.arrivals import build_arrival_sensor
-from ct_assets.lib.quarantine import drop, release
+from ct_assets.lib.quarantine import drop, listed, release
 from ct_assets.lib.sources import build_source
 from ct_assets.resources.lake import LakeResource
 
@@ -114,16 +115,56 @@ def test_the_same_file_again_is_rejected_again_after_it_was_dropped(world: World
     assert not world.check()
 
 
+def test_each_copy_of_a_rejected_file_is_dropped_by_an_id_of_its_own(world: World) -> None:
+    world.land("bad.csv", "1,250")
+    world.land("bad-retry.csv", "1,250")
+    assert not world.check()
+    ids = [rejection.id for rejection in Quarantine(world.home, TRIPS).all()]
+    versions = set()
+    for id in ids:
+        source, rejection = find(world.home, [TRIPS], id)
+        drop(world.home, world.resource.ledger(), world.instance, source, rejection, "a test of the sender")
+        event = world.instance.get_latest_materialization_event(dg.AssetKey(["landing", "trips"]))
+        assert event is not None
+        assert event.asset_materialization is not None
+        versions.add((event.asset_materialization.tags or {})["dagster/data_version"])
+    assert len(versions) == 2, "the same version again would not have the day checked again"
+    assert (world.check(), world.ids()) == (True, [])
+
+
+@pytest.mark.parametrize("name", ["bad.csv", "bad-retry.csv"])
+def test_either_copy_of_a_rejected_file_can_be_released(world: World, name: str) -> None:
+    world.land("bad.csv", "1,250")
+    world.land("bad-retry.csv", "1,250")
+    assert not world.check()
+    (chosen,) = (each for each in Quarantine(world.home, TRIPS).all() if each.file == name)
+    release(world.home, world.resource.ledger(), TRIPS, chosen, "a trip to Munich")
+    assert (world.check(), world.ids()) == (True, [1])
+
+
+def test_a_list_shows_every_id_whole_and_every_text_as_it_is(world: World) -> None:
+    world.land("[red]:x:.csv", "[/x],1")
+    world.check()
+    rejection = world.rejection()
+    with cli.console.capture() as captured:
+        cli.console.print(listed([rejection]), width=80)
+    shown = captured.get()
+    assert rejection.id in shown
+    rows = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    name, reasons = ("".join(row[column].strip() for row in rows) for column in (3, 6))
+    assert name == "[red]:x:.csv"
+    assert "[/x]" in reasons
+
+
 def test_a_file_is_found_by_the_beginning_of_its_id(world: World) -> None:
     world.land("a.csv", "1,250")
     world.land("b.csv", "2,250")
     world.check()
     one, other = Quarantine(world.home, TRIPS).all()
     assert find(world.home, [TRIPS], one.id) == (TRIPS, one)
-    assert (
-        json.loads(Quarantine(world.home, TRIPS).path(other).with_name(f"{other.id}-b.csv.json").read_text())["rows"]
-        == 1
-    )
+    path = Quarantine(world.home, TRIPS).path(other)
+    assert json.loads(path.with_name(f"{path.name}.json").read_text())["rows"] == 1
+    assert find(world.home, [TRIPS], other.digest[:12]) == (TRIPS, other), "as earlier versions printed it"
     for id in ("", "nothing"):
         with pytest.raises(LookupError, match="expected an id that `ct quarantine list` prints"):
             find(world.home, [TRIPS], id)

@@ -1,5 +1,6 @@
 """Bodies and headers are limited in size and time before anything is parsed."""
 
+import gzip
 import re
 import socket
 import threading
@@ -95,3 +96,28 @@ def test_headers_that_trickle_in_do_not_keep_a_connection(limited):
             while time.monotonic() < deadline:
                 connection.sendall(line)
                 time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            '{"instances": [], "at": "ü"}'.encode("latin-1"),
+            "no text in UTF-8 (invalid start byte at byte 25); expected",
+        ),
+        (
+            gzip.compress(b'{"instances": []}'),
+            "no text in UTF-8 (invalid start byte at byte 1); expected JSON in UTF-8",
+        ),
+        (b'{"instances": ' + b"[" * 100_000, "nested too deeply; expected"),
+        (b'{"instances": [{"fare": ' + b"1" * 5_000 + b"}]}", "a number that is too long (Exceeds the limit"),
+        (b'{"instances": [{"fare": 1, "fare": 2}]}', "the key 'fare' twice in one object; expected each key once"),
+        (b'{"instances": [], "instances": []}', "the key 'instances' twice"),
+    ],
+    ids=["latin-1", "gzip", "deep", "digits", "twice", "instances twice"],
+)
+def test_a_body_that_cannot_be_read_is_told(limited, body, words):
+    client, _ = limited
+    answer = post(client, body)
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]

@@ -1,7 +1,9 @@
 """Without its online store, or without enough of an instance's features, the server does not answer from nothing."""
 
 import shutil
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -59,6 +61,22 @@ def test_a_file_that_is_no_store_is_an_error(tmp_path):
         answer = ask(client, spec, [instance()])
         assert (answer.status_code, client.get("/readyz").status_code) == (503, 503)
         assert "cannot be read (no such table" in answer.json()["detail"]
+
+
+def test_a_view_without_any_row_is_a_store_that_was_lost(tmp_path):
+    """Whatever the model requires: without the view it would answer with another score, and not be ready."""
+    world, spec = World(tmp_path / "home"), spec_named("lost_rows")
+    world.promote(spec, 5)
+    with world.server(spec) as client:
+        before = ask(client, spec, [instance()]).json()
+        with closing(sqlite3.connect(world.home / "feast" / "online.db")) as con, con:
+            con.execute("DELETE FROM entity_rows WHERE view LIKE '%/plane'")
+        answer, ready = ask(client, spec, [instance()]), client.get("/readyz")
+        assert (answer.status_code, ready.status_code) == (503, 503)
+        assert ready.json()["online_store"] in answer.json()["detail"]
+        assert "no row of plane; expected those that were published" in answer.json()["detail"]
+        world.write("plane", {"tailnum": ["N1"]}, year_built=[1991.0], seats=[150.0])
+        assert ask(client, spec, [instance()]).json()["predictions"] == before["predictions"]
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 """What serves is what the ledger names: aliases and registries that say otherwise are reported, and change nothing."""
 
 import shutil
+import time
 
 import pytest
+import structlog
 from test_app import ask, metric, version_of
 from world import World, instance, spec_named, wait_until
 
 from ct_assets.resources.registry import CHAMPION
+from ct_assets.serving import champion
 
 
 @pytest.fixture
@@ -62,3 +65,38 @@ def test_registries_that_are_gone_or_replaced_are_reported_while_the_loaded_mode
         wait_until(lambda: "registry of models was replaced" in client.get(f"/v1/models/{spec.name}").text)
         assert client.get("/readyz").status_code == 200
         assert ask(client, spec, [instance()]).json()["version"] == release.version
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "decisions.jsonl is gone; what is loaded goes on serving: restore the ledger"),
+        (b"", "decisions.jsonl has no move of unread any more; what is loaded goes on serving"),
+        (b"{}}}\n", "is not a ledger line"),
+    ],
+    ids=["gone", "empty", "garbage"],
+)
+def test_a_ledger_that_cannot_be_read_is_reported_while_the_loaded_model_serves(own_world, monkeypatch, content, words):
+    monkeypatch.setattr(champion, "FIRST_PAUSE_SECONDS", 0.05)
+    spec = spec_named("unread")
+    own_world.promote(spec, 5)
+    ledger = own_world.ledger.path
+    with structlog.testing.capture_logs() as logs, own_world.server(spec) as client:
+        before, whole = ask(client, spec, [instance()]).json(), ledger.read_bytes()
+        if content is None:
+            ledger.unlink()
+        else:
+            ledger.write_bytes(whole + content if content else content)
+        wait_until(lambda: client.get("/readyz").json()["problems"])
+        time.sleep(0.5)
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        (problem,) = ready.json()["problems"]
+        assert words in problem
+        assert client.get(f"/v1/models/{spec.name}").json()["problems"] == [problem]
+        assert ask(client, spec, [instance()]).json() == before
+        ledger.write_bytes(whole)
+        wait_until(lambda: not client.get("/readyz").json()["problems"])
+    (line,) = (entry for entry in logs if entry["event"] == "champions_not_followed")
+    assert line["problem"] == problem
+    assert "exc_info" not in line

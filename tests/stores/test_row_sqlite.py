@@ -14,6 +14,8 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64, Int64, String
 
+from ct_assets.stores.unavailable import OnlineStoreUnavailable
+
 KEY = Entity(name="key", join_keys=["key"], value_type=ValueType.INT64)
 START = datetime(2013, 1, 1, tzinfo=UTC)
 
@@ -308,3 +310,37 @@ def test_processes_that_create_and_write_the_file_at_once_leave_the_newest_value
         process.join(timeout=600)
     assert [process.exitcode for process in workers] == [0] * 4
     assert read(store, range(20))["x"] == [159.0] * 20
+
+
+# --- what cannot be read --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage", ["features = x'ffff'", "features = x''", "features = 5", "layout = 999", "event_us = 1 << 62"]
+)
+def test_a_damaged_row_is_named_and_the_others_are_read(tmp_path, open_store, write, damage):
+    for key in (1, 2):
+        write(key, at(1), x=1.5)
+    with sqlite3.connect(tmp_path / "online.db") as con:
+        whole = con.execute("SELECT entity_key FROM entity_rows ORDER BY entity_key DESC LIMIT 1").fetchone()
+        con.execute(f"UPDATE entity_rows SET {damage} WHERE entity_key <> ?", whole)
+    con.close()
+    store = open_store()
+    store.apply([KEY, view()])
+    with pytest.raises(
+        OnlineStoreUnavailable, match=r"online\.db: the row of view view for key=1 is damaged \(.*restore"
+    ):
+        read(store, [2, 1])
+    assert read(store, [2])["x"] == [1.5]
+
+
+def test_a_store_that_became_a_link_to_itself_cannot_be_read(tmp_path, open_store, write):
+    write(1, at(1), x=1.5)
+    store = open_store()
+    store.apply([KEY, view()])
+    read(store, [1])
+    for path in tmp_path.glob("online.db*"):
+        path.unlink()
+    (tmp_path / "online.db").symlink_to(tmp_path / "online.db")
+    with pytest.raises(OnlineStoreUnavailable, match=r"online\.db cannot be read \(.*symbolic links"):
+        read(store, [1])

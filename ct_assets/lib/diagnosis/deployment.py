@@ -6,7 +6,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.error import URLError
@@ -18,6 +18,7 @@ import pandas as pd
 from ct_assets.core.ledger import Ledger, LedgerError
 from ct_assets.core.strict import unknown
 from ct_assets.lake.contract import Source
+from ct_assets.lake.landing import Landing
 from ct_assets.lib.diagnosis.finding import CannotTellError, Finding
 from ct_assets.lib.partitions import arrival_partitions
 from ct_assets.resources.feast import applied_definitions, definitions_digest
@@ -78,7 +79,8 @@ def landing_is_known(deployment: Deployment) -> Iterator[Finding]:
             told = f"nothing takes it in: {unknown('source', folder.name, deployment.sources)}"
             yield Finding("warning", "landing", where, told, remedy="rename the folder, or add the source")
         else:
-            yield from _misplaced(folder, deployment.sources[folder.name])
+            source = deployment.sources[folder.name]
+            yield from _misplaced(folder, source)
 
 
 def _misplaced(folder: Path, source: Source) -> Iterator[Finding]:
@@ -93,6 +95,11 @@ def _misplaced(folder: Path, source: Source) -> Iterator[Finding]:
         in_place = entry.is_dir() and days.has_partition_key(entry.name) if source.daily else entry.is_file()
         if not in_place:
             yield Finding("warning", "landing", f"landing/{source.name}/{entry.name}", "", expected, "move it there")
+    for name in Landing(folder.parents[1], replace(source, landing="")).strays() if source.daily else ():
+        # What lies beside the days' folders has been told.
+        if "/" in name:
+            remedy = "remove it, or put a file or a link to one there"
+            yield Finding("warning", "landing", f"landing/{source.name}/{name}", "it is no file", remedy=remedy)
 
 
 def nothing_is_left_over(deployment: Deployment) -> Iterator[Finding]:
