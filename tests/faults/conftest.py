@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from worlds import Driven, Zygote, state
+from worlds import Driven, Life, Zygote, state
 
 from ct_assets.feeds import Delivery
 
@@ -37,24 +37,26 @@ def days(zygote: Zygote) -> list[list[list[Delivery]]]:
 
 
 @pytest.fixture(scope="session")
-def both(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Driven, Driven]:
-    """One home driven undisturbed, and one whose process is killed again and again; both at the same time."""
-    calm, stormy = tmp_path_factory.mktemp("calm"), tmp_path_factory.mktemp("stormy")
-    undisturbed = zygote.start(calm)
-    moments = random.Random(20130101)
-    killed = [zygote.start(stormy).kill(after=moments.uniform(0.1, 3.0)) for _ in range(TIMED_KILLS)]
-    killed += [zygote.start(stormy, dies_at=moments.randint(1, WRITES)).dies() for _ in range(COUNTED_KILLS)]
-    zygote.start(stormy).end()
-    undisturbed.end()
+def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Life]:
+    """A home, and the process that drives it, started and not waited for."""
+    home = tmp_path_factory.mktemp("calm")
+    return home, zygote.start(home)
+
+
+@pytest.fixture(scope="session")
+def stormy(zygote: Zygote, undisturbed: tuple[Path, Life], tmp_path_factory: pytest.TempPathFactory) -> Driven:
+    """A home whose process is killed again and again, while the undisturbed one is under way."""
+    home, moments = tmp_path_factory.mktemp("stormy"), random.Random(20130101)
+    killed = [zygote.start(home).kill(after=moments.uniform(0.1, 3.0)) for _ in range(TIMED_KILLS)]
+    killed += [zygote.start(home, dies_at=moments.randint(1, WRITES)).dies() for _ in range(COUNTED_KILLS)]
+    zygote.start(home).end()
     assert all(killed), "a process ended before it could be killed: kill earlier"
-    return Driven(calm, state(calm)), Driven(stormy, state(stormy))
+    return Driven(home, state(home))
 
 
 @pytest.fixture(scope="session")
-def calm(both: tuple[Driven, Driven]) -> Driven:
-    return both[0]
-
-
-@pytest.fixture(scope="session")
-def stormy(both: tuple[Driven, Driven]) -> Driven:
-    return both[1]
+def calm(undisturbed: tuple[Path, Life]) -> Driven:
+    """A home driven undisturbed."""
+    home, life = undisturbed
+    life.end()
+    return Driven(home, state(home))

@@ -15,7 +15,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_killed_process_comes_to_the_same_end(calm: Driven, stormy: Driven, part: str) -> None:
+def test_a_killed_process_comes_to_the_same_end(stormy: Driven, calm: Driven, part: str) -> None:
     assert calm.state[part]
     assert stormy.state[part] == calm.state[part]
 

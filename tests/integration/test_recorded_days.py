@@ -1,13 +1,17 @@
-"""Of recorded days the parity check recomputes what would have been online, and finds no difference in clean ones."""
+"""Twelve recorded days: online features are recomputed without a difference; a day without events has its types."""
 
 import dagster as dg
 
+from ct_assets.core.ledger import Ledger
+from ct_assets.core.segments import Line
 from ct_assets.defs.models.flight_delay.spec import SPEC
 from ct_assets.defs.sources.contracts import SOURCES
 from ct_assets.lake.examples import read_events, with_features
+from ct_assets.lake.releases import Releases
 from ct_assets.lib.parity import RECORDED_EVENTS, compare_day
 from ct_assets.lib.parity_check import NOTHING, ONLINE_MATCHES_OFFLINE
 from ct_assets.lib.partitions import end_of, start_of
+from ct_assets.lib.scoring import score_day
 from ct_assets.serving.features import FeatureReader
 
 
@@ -41,3 +45,14 @@ def test_every_scored_day_was_checked(world):
     assert [(f["rows_recomputed"].value, f["largest_share_unequal"].value) for f in compared] == [
         (RECORDED_EVENTS, 0.0)
     ]
+
+
+def test_a_day_without_events_is_scored_with_the_types_of_any_other(world):
+    nothing = SPEC.events.model_copy(update={"sql": f"SELECT * FROM ({SPEC.events.sql}) WHERE carrier = 'nobody'"})
+    releases = Releases(world.home, Line(SPEC.name), Ledger(world.home / "ledger" / "decisions.jsonl"))
+    tables = [
+        score_day(world.lake, world.store, releases, spec, "2013-01-05")[0]
+        for spec in (SPEC, SPEC.model_copy(update={"events": nothing}))
+    ]
+    assert tables[0].num_rows > tables[1].num_rows == 0
+    assert tables[0].schema == tables[1].schema
