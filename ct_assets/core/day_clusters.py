@@ -135,7 +135,8 @@ def _lacks_a_class(of: Estimate) -> bool:
     rarer = of.rarer
     if rarer is None:
         return False
-    return rarer.rows < FEWEST_OF_A_CLASS or rarer.days < min(FEWEST_DAYS_OF_A_CLASS, of.days)
+    # Without the only day that has some there is no metric, so nothing says how that day differs from others.
+    return rarer.rows < FEWEST_OF_A_CLASS or rarer.days < max(2, min(FEWEST_DAYS_OF_A_CLASS, of.days))
 
 
 def _variance(of: Estimate) -> float:

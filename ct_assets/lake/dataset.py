@@ -4,11 +4,10 @@ A file is written once under its content's digest and never changed. Which files
 `manifest.json` lists; an older version's files can stay on disk without being read.
 """
 
-import fcntl
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ct_assets.core.division import MATURES
 from ct_assets.lake.manifest import DataFile, Manifest, Part
-from ct_assets.lake.paths import write_atomically
+from ct_assets.lake.paths import locked, write_atomically
 
 __all__ = ["WHOLE", "DataFile", "Dataset", "to_parquet"]
 
@@ -86,13 +85,9 @@ class Dataset:
         except FileNotFoundError:
             return ""
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the lock of who reads the dataset and then writes by what was read; a crash releases it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".exclusive").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the lock of who reads the dataset and then writes by what was read."""
+        return locked(self.root / ".exclusive")
 
     def begin(self) -> None:
         """Have a manifest, of no files, where there is none yet."""

@@ -7,12 +7,11 @@ An arrival rewrites `manifest.json` and at times a leaf; a reader of a window op
 and may be written by anyone.
 """
 
-import fcntl
 import hashlib
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from ct_assets.lake.paths import read_replaced, write_atomically
+from ct_assets.lake.paths import locked, read_replaced, write_atomically
 from ct_assets.lake.periods import within
 
 MANIFEST = "manifest.json"
@@ -262,13 +261,9 @@ class Manifest:
             "matures": max((f["matures"] or _LAST for f in files if f["rows"]), default=None),
         }
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> AbstractContextManager[None]:
         """One writer of the manifest at a time, across processes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        return locked(self.folder / ".lock")
 
 
 def _document(path: str) -> Any:

@@ -1,11 +1,13 @@
 """Where things lie under `$CT_HOME`, and how a file gets there whole."""
 
+import fcntl
 import os
 import sqlite3
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,6 +23,19 @@ _parsed: dict[tuple[Path, Callable[[bytes], Any]], tuple[tuple[int, int, int], A
 def default_home() -> Path:
     """`$CT_HOME`, or `.ct` in the checkout that this package is installed from."""
     return Path(os.environ.get("CT_HOME") or Path(__file__).parents[2] / ".ct").absolute()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, against other threads and processes; a crash releases it.
+
+    Args:
+        path: The file, which is created with its folder; nobody may hold it already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomically(path: Path, payload: bytes) -> None:

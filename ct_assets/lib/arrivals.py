@@ -109,7 +109,7 @@ def unreachable(home: Path, sources: Sequence[Source]) -> list[str]:
                 strays += [f"{source.name}/{name}" for name in landing.strays()]
                 files = [n for n in landing.files() if not _in_place(source, n) and not _is_early(source, n)]
             except Exception as error:
-                warnings.append(f"landing of {source.name} cannot be looked at ({error!r}): mend its place")
+                warnings.append(f"landing of {source.name} cannot be looked at ({error!r}): fix its place")
                 continue
             misplaced += [f"{source.name}/{name}" for name in files]
         warnings += _not_taken_in(domain, misplaced, strays)

@@ -100,6 +100,8 @@ def classes(*days: tuple[int, int]) -> Estimate:
         ([(40, 0)] * 5 + [(40, 1)] * 9, False),
         ([(40, 0)] * 10 + [(40, 8)] * 4, False),
         ([(40, 0)] * 13 + [(40, 20)], False),
+        ([(40, 0), (40, 20)], False),
+        ([(40, 20)], False),
     ],
 )
 def test_a_rare_class_on_few_days_gives_no_margin(days: list[tuple[int, int]], says_something: bool) -> None:

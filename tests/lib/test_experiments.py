@@ -1,5 +1,6 @@
 """What a person tries beside the loop: judged, and neither in its way nor taken for its work; verdicts that return."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,6 @@ def test_of_two_at_the_same_time_one_registers_the_training(
 
 
 def _is_locked(home: Path) -> bool:
-    import fcntl
-
     with (home / "ledger" / "moves.lock").open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

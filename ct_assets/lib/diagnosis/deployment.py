@@ -79,8 +79,7 @@ def landing_is_known(deployment: Deployment) -> Iterator[Finding]:
             told = f"nothing takes it in: {unknown('source', folder.name, deployment.sources)}"
             yield Finding("warning", "landing", where, told, remedy="rename the folder, or add the source")
         else:
-            source = deployment.sources[folder.name]
-            yield from _misplaced(folder, source)
+            yield from _misplaced(folder, deployment.sources[folder.name])
 
 
 def _misplaced(folder: Path, source: Source) -> Iterator[Finding]:
