@@ -157,7 +157,7 @@ def _estimate(spec: ModelSpec, rows: pd.DataFrame | None) -> Estimate | None:
     if rows is None:
         return None
     task = task_of(spec)
-    days = rows["event_timestamp"].dt.floor("D").to_numpy()
+    days = rows["event_timestamp"].dt.tz_convert(None).to_numpy("datetime64[D]")
     return estimate(task, spec.policy.performance_metric, task.codes(rows["label"]), task.array(rows), days)
 
 

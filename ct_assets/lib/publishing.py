@@ -265,7 +265,7 @@ def _write_online(
     """Write the newest row of each key, and put what is left in the place of rows that are withdrawn."""
     definition = store.get_feature_view(view)
     online, config = store._get_provider().online_store, store.config
-    news = as_online(definition, _newest(lake, rows, keys))
+    news = as_online(definition, _newest(rows, keys))
     revise = getattr(online, "online_revise", None)
     if not withdrawn.num_rows or revise is None:
         if news:
@@ -281,12 +281,11 @@ def _write_online(
     revise(config, definition, [(key, event, created) for key, _, event, created in gone], [*before, *news])
 
 
-def _newest(lake: Lake, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
-    if not rows.num_rows:
-        return rows
-    with lake.connect() as connection:
-        connection.register("given", rows)
-        return fetch(connection, f"SELECT * FROM given {last_of(keys)}")
+def _newest(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """The newest row of each key."""
+    ordered = rows.sort_by([("event_timestamp", "ascending"), ("created", "ascending")])
+    places = ordered.select(list(keys)).append_column("ct_place", [pa.array(range(len(ordered)), pa.int64())])
+    return ordered.take(places.group_by(list(keys)).aggregate([("ct_place", "max")])["ct_place_max"])
 
 
 def _newest_elsewhere(lake: Lake, dataset: Dataset, partition: str, lost: pa.Table, keys: Sequence[str]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The point-in-time join as SQL: one ASOF join per view, each returning one row per entity row, in its order."""
+"""The point-in-time join as SQL: one join per view, each returning one row per entity row, in its order."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ from ct_assets.stores.parquet_source import ParquetScan, Span, open_scan
 
 FEW_ROWS = 20_000
 """Below so many entity rows a query is planned for longer than it runs, and a second thread does not pay."""
+
+FEW_PAIRS = 8_000_000
+"""Up to so many pairs of an entity row and a stored row, comparing those of one key takes half the time of sorting."""
 
 _MICROS_UTC = pa.timestamp("us", tz="UTC")
 
@@ -186,14 +189,11 @@ class HistoricalPlan:
     def _statement(self, view: ViewRequest, scan: ParquetScan, keys: list[str]) -> str:
         """One view's join.
 
-        `visible` is the moment from which a row can be seen: its timestamp, or with the created filter the later of
-        timestamp and created. Sorted by it, the newest row visible at t is the running maximum of (ts, created), so
-        rows below that maximum never win and are dropped; what is left increases, and one ASOF join finds it. The ttl
-        is judged afterwards on the winner's own timestamp: when the newest is too old, so is every other.
+        `visible` is the time from which a row can be seen: its timestamp, or with the created filter the later of
+        timestamp and created. The ttl is judged on the winner's own timestamp: when the newest is too old, so is every
+        other.
         """
         cut_off = self.filter_by_created and view.created is not None
-        equal = " AND ".join(f"e.{key} = f.{key}" for key in keys)
-        per_key = f"PARTITION BY {', '.join(keys)} " if keys else ""
         features = [f"f{index}" for index in range(len(view.features))]
         selected = [f"{quoted(stored)} AS {key}" for key, (_, stored) in zip(keys, view.keys, strict=True)]
         for feature, (_, stored) in zip(features, view.features, strict=True):
@@ -201,26 +201,17 @@ class HistoricalPlan:
             selected.append(f"{quoted(stored)} AS {feature}")
         ts = scan.micros(view.timestamp, "the timestamp field")
         created = scan.micros(view.created, "the created column") if view.created else "NULL::BIGINT"
-        keep = "lead(visible) OVER w IS DISTINCT FROM visible"
-        if cut_off:
-            # One number that orders like the pair (ts, created).
-            rank = "(ts::HUGEINT * 18446744073709551616 + created)"
-            keep += f" AND {rank} >= max({rank}) OVER w"
+        visible = "greatest(ts, created)" if cut_off else "ts"
+        few = keys and scan.rows is not None and scan.rows * len(self.entities.table) <= FEW_PAIRS
+        tables, joined = _compared(keys, visible) if few else _sorted(keys, visible, cut_off)
         return f"""
 WITH stored AS (
   SELECT {", ".join([*selected, f"{ts} AS ts", f"{created} AS created", "file_index", "file_row_number"])}
   FROM {scan.sql}
   WHERE {" AND ".join(self._conditions(view, scan, cut_off))}
-), asked AS (
-  SELECT f.*, {"greatest(ts, created)" if cut_off else "ts"} AS visible
-  FROM stored f {f"SEMI JOIN entity_df e ON {equal}" if keys else ""}
-), newest AS (
-  SELECT * FROM asked
-  WINDOW w AS ({per_key}ORDER BY visible, ts, created NULLS FIRST, file_index, file_row_number)
-  QUALIFY {keep}
-)
+), {tables}
 SELECT {", ".join(self._result_columns(view, features))}
-FROM entity_df e ASOF LEFT JOIN newest f ON {" AND ".join(filter(None, [equal, "e.at >= f.visible"]))}
+FROM {joined}
 ORDER BY e.row""".strip()
 
     def _conditions(self, view: ViewRequest, scan: ParquetScan, cut_off: bool) -> list[str]:
@@ -242,6 +233,41 @@ ORDER BY e.row""".strip()
         within = f"CASE WHEN f.ts >= e.at - {_micros(view.ttl)} THEN f.{{}} END" if view.ttl else "f.{}"
         named = zip(features, view.features, strict=True)
         return [f"{within.format(feature)} AS {quoted(name)}" for feature, (name, _) in named]
+
+
+def _compared(keys: list[str], visible: str) -> tuple[str, str]:
+    """Tables, and the source of the result: each entity row with the greatest of all rows that it sees."""
+    conditions = " AND ".join([*(f"e.{key} = r.{key}" for key in keys), f"e.at >= {visible}"])
+    tables = f"""ranked AS (
+  SELECT *, row_number() OVER (ORDER BY ts, created NULLS FIRST, file_index, file_row_number) AS rank FROM stored
+), newest AS (
+  SELECT e.row, max(rank) AS rank FROM entity_df e JOIN ranked r ON {conditions} GROUP BY e.row
+)"""
+    return tables, "entity_df e LEFT JOIN newest USING (row) LEFT JOIN ranked f USING (rank)"
+
+
+def _sorted(keys: list[str], visible: str, cut_off: bool) -> tuple[str, str]:
+    """The same for many rows, each of which is looked at once.
+
+    Sorted by `visible`, the newest row visible at t is the running maximum of (ts, created), so rows below that maximum
+    never win and are dropped; what is left increases, and one ASOF join finds it.
+    """
+    equal = " AND ".join(f"e.{key} = f.{key}" for key in keys)
+    per_key = f"PARTITION BY {', '.join(keys)} " if keys else ""
+    keep = "lead(visible) OVER w IS DISTINCT FROM visible"
+    if cut_off:
+        # One number that orders like the pair (ts, created).
+        rank = "(ts::HUGEINT * 18446744073709551616 + created)"
+        keep += f" AND {rank} >= max({rank}) OVER w"
+    tables = f"""asked AS (
+  SELECT f.*, {visible} AS visible
+  FROM stored f {f"SEMI JOIN entity_df e ON {equal}" if keys else ""}
+), newest AS (
+  SELECT * FROM asked
+  WINDOW w AS ({per_key}ORDER BY visible, ts, created NULLS FIRST, file_index, file_row_number)
+  QUALIFY {keep}
+)"""
+    return tables, f"entity_df e ASOF LEFT JOIN newest f ON {' AND '.join(filter(None, [equal, 'e.at >= f.visible']))}"
 
 
 def _micros(span: timedelta) -> int:

@@ -30,11 +30,13 @@ class ParquetScan:
         sql: what to put behind FROM; it also has the columns `file_index` and `file_row_number` (position of a row).
         types: column name -> DuckDB type name, as stored.
         location: the source's name and path, for error messages.
+        rows: how many rows the files have, where a manifest says it.
     """
 
     sql: str
     types: Mapping[str, str]
     location: str
+    rows: int | None = None
 
     def type_of(self, column: str, purpose: str) -> str:
         """The DuckDB type of `column`; ValueError naming the source and its columns when there is none."""
@@ -98,8 +100,9 @@ def open_scan(
     location = f"Source {source.name!r} ({path})"
     if "://" in path:
         con.register_filesystem(fsspec.filesystem(path.split("://", 1)[0]))
+    rows: int | None = None
     if path.endswith(MANIFEST_SUFFIX):
-        files = _manifest_files(path, location, span)
+        files, rows = _manifest_files(path, location, span)
         if not files:
             return _empty_scan(con, if_empty, location)
         # A folder name such as `day=2013-01-01` is the writer's business here, not a column.
@@ -113,7 +116,7 @@ def open_scan(
         types = _types(con, sql, remember=path.endswith(MANIFEST_SUFFIX))
     except duckdb.Error as error:
         raise ValueError(f"{location} cannot be read as Parquet: {error}") from error
-    return ParquetScan(sql, types, location)
+    return ParquetScan(sql, types, location, rows)
 
 
 def _types(con: duckdb.DuckDBPyConnection, sql: str, remember: bool) -> Mapping[str, str]:
@@ -142,7 +145,8 @@ def _as_pattern(path: str) -> str:
     return f"{path.rstrip('/')}/**/*.parquet" if remote_folder or Path(path).is_dir() else path
 
 
-def _manifest_files(path: str, location: str, span: Span) -> list[str]:
+def _manifest_files(path: str, location: str, span: Span) -> tuple[list[str], int | None]:
+    """The files of a time span, and how many rows they have, if all of them say it."""
     try:
         listed = entries(path, lambda leaf: _overlaps(leaf, span))
     except (OSError, ValueError) as error:
@@ -152,7 +156,9 @@ def _manifest_files(path: str, location: str, span: Span) -> list[str]:
         ) from error
     if not all(map(_is_entry, listed)):
         raise ValueError(f'{location}: the manifest has no list of paths under "files".')
-    files = [entry if isinstance(entry, str) else entry["path"] for entry in listed if _overlaps(entry, span)]
+    wanted = [entry for entry in listed if _overlaps(entry, span)]
+    files = [entry if isinstance(entry, str) else entry["path"] for entry in wanted]
+    counts = [None if isinstance(entry, str) else entry.get("rows") for entry in wanted]
     if odd := [file for file in files if _GLOB_CHARACTERS & set(file)]:
         # DuckDB would expand it and read files the manifest does not list.
         raise ValueError(f"{location}: the manifest lists {odd[0]!r}; a listed path cannot contain *, ? or [.")
@@ -161,7 +167,8 @@ def _manifest_files(path: str, location: str, span: Span) -> list[str]:
         raise ValueError(
             f"{location}: the manifest lists {missing[0]!r}, which does not exist ({len(missing)} in all)."
         )
-    return [f"{folder}/{file}" for file in files]
+    known = [count for count in counts if isinstance(count, int)]
+    return [f"{folder}/{file}" for file in files], sum(known) if len(known) == len(counts) else None
 
 
 def _is_entry(entry: object) -> bool:
