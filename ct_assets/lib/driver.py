@@ -11,7 +11,7 @@ import time
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from ct_assets.lake.paths import write_atomically
 from ct_assets.lib.automation import DAEMON_ONLY, SENSOR_TAG
 from ct_assets.lib.liveness import alive, dead_runs, fail
 from ct_assets.lib.recovery import Retries, are_about_data, requested_by
+from ct_assets.stores.dagster_sqlite import PooledSqliteEventLogStorage
 
 OWED = "owed.json"
 """File of the state folder that names what was asked for and not made: it waits, or a killed process was making it."""
@@ -274,7 +275,7 @@ class Driver:
             instance=self.instance,
             run_config=config,
         )
-        with alive(self.instance, run_id):
+        with alive(self.instance, run_id), self._holding_back(run_id):
             result = core_execute_in_process(
                 run_config=config,
                 job=InMemoryJob(job),
@@ -295,6 +296,10 @@ class Driver:
             interrupted=_interrupted(result),
             retryable=not result.success and not are_about_data(failed),
         )
+
+    def _holding_back(self, run_id: str) -> AbstractContextManager[None]:
+        log = self.instance.event_log_storage
+        return log.holding_back(run_id) if isinstance(log, PooledSqliteEventLogStorage) else nullcontext()
 
     def save(self) -> None:
         """Note the cursors and what is owed; what happens after is done again, to the same end, after a crash."""

@@ -31,9 +31,14 @@ from ct_assets.lake.paths import create_database
 
 BUSY_TIMEOUT_SECONDS = 60
 
-OF_NO_USE_AFTER_SUCCESS = (
+OF_NO_USE_TO_OTHERS = (
     *("STEP_INPUT", "STEP_OUTPUT", "LOADED_INPUT", "HANDLED_OUTPUT", "ENGINE_EVENT"),
     *("RESOURCE_INIT_STARTED", "RESOURCE_INIT_SUCCESS"),
+)
+"""Events that nobody asks for while a run is under way in the same process."""
+
+OF_NO_USE_AFTER_SUCCESS = (
+    *OF_NO_USE_TO_OTHERS,
     *("ASSET_MATERIALIZATION_PLANNED", "ASSET_CHECK_EVALUATION_PLANNED"),
 )
 """Events that only a run under way, or another attempt at a failed one, needs: two thirds of the log. What remains of a
@@ -137,12 +142,34 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
         self._check_states.update((key, states[key]) for key, partitions in keys if partitions is not None)
         return states
 
+    @cached_property
+    def _held_back(self) -> dict[str, list[dg.EventLogEntry]]:
+        return {}
+
+    @contextmanager
+    def holding_back(self, run_id: str) -> Iterator[None]:
+        """Store what is of no use to others only when the run fails; for runs of this process."""
+        self._held_back[run_id] = []
+        try:
+            yield
+        finally:
+            self._store_held_back(run_id)
+
+    def _store_held_back(self, run_id: str) -> None:
+        for event in self._held_back.pop(run_id, []):
+            super().store_event(event)
+
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, and remove what is of no use any more."""
+        kind = event.dagster_event.event_type_value if event.dagster_event else None
+        if event.run_id in self._held_back and kind in OF_NO_USE_TO_OTHERS:
+            self._held_back[event.run_id].append(event)
+            return
         super().store_event(event)
         if event.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION and event.dagster_event:
             self._shorten_the_one_before(event.dagster_event.asset_key)
         if event.dagster_event_type is dg.DagsterEventType.RUN_SUCCESS:
+            self._held_back.pop(event.run_id, None)
             events = SqlEventLogStorageTable
             passing = events.c.dagster_event_type.in_(OF_NO_USE_AFTER_SUCCESS)
             with self.run_connection(event.run_id) as connection:

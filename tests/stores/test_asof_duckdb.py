@@ -86,17 +86,21 @@ def ask(open_store):
 
 def brute_force(entities, rows, keys, feature, ttl, filtered):
     """One row at a time: every visible row of the key, sorted, the last."""
+    rows = rows.sort_values(["event_timestamp", "created"], kind="stable")  # ties stay in file order
+    event, created = (rows[name].to_numpy("datetime64[us]") for name in ("event_timestamp", "created"))
+    stored, asked_at = (
+        {key: frame[key].to_numpy(float, na_value=np.nan) for key in keys} for frame in (rows, entities)
+    )
     answers = []
-    for asked in entities.to_dict("records"):
-        seen = rows[rows.event_timestamp <= asked["event_timestamp"]]
+    for place, asked in enumerate(entities["event_timestamp"].to_numpy("datetime64[us]")):
+        seen = event <= asked
         if filtered:
-            seen = seen[seen.created <= asked["event_timestamp"]]
+            seen &= created <= asked
         if ttl:
-            seen = seen[seen.event_timestamp >= asked["event_timestamp"] - ttl]
+            seen &= event >= asked - np.timedelta64(ttl)
         for key in keys:
-            seen = seen[seen[key] == asked[key]]  # a null equals nothing
-        seen = seen.sort_values(["event_timestamp", "created"], kind="stable")  # ties stay in file order
-        answers.append(seen[feature].iloc[-1] if len(seen) else np.nan)
+            seen &= stored[key] == asked_at[key][place]  # a null equals nothing
+        answers.append(rows[feature].iloc[np.flatnonzero(seen)[-1]] if seen.any() else np.nan)
     return np.array(answers, dtype=float)
 
 

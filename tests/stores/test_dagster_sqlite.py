@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.storage.asset_check_state import AssetCheckState, bulk_update_asset_check_state
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.utils import make_new_run_id
 
 from ct_assets.lib.instance import open_instance
 from ct_assets.stores.dagster_sqlite import (
@@ -138,6 +140,26 @@ def test_a_run_that_failed_keeps_what_another_attempt_needs(instance: dg.Dagster
         dg.AssetKey("a")
     )
     assert attempts["2013-01-02"][0] == run.run_id
+
+
+def test_a_log_that_holds_back_keeps_the_same(instance: dg.DagsterInstance) -> None:
+    job = dg.Definitions([checked("a", DAYS)]).resolve_implicit_global_asset_job_def()
+    log = instance.event_log_storage
+    assert isinstance(log, PooledSqliteEventLogStorage)
+    for day, outcome in (("2013-01-02", "passed"), ("2013-01-03", "raised")):
+        found = []
+        for held in (nullcontext, log.holding_back):
+            run_id = make_new_run_id()
+            with held(run_id):
+                job.execute_in_process(
+                    run_config={"ops": {"a": {"config": {"outcome": outcome}}}},
+                    instance=instance,
+                    partition_key=day,
+                    raise_on_error=False,
+                    run_id=run_id,
+                )
+            found.append(sorted(e.dagster_event.event_type_value for e in instance.all_logs(run_id) if e.dagster_event))
+        assert found[0] == found[1]
 
 
 def test_the_newest_evaluations_of_each_condition_are_kept(instance: dg.DagsterInstance) -> None:
