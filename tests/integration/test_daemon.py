@@ -94,7 +94,9 @@ def test_every_run_was_launched_by_a_sensor(story: Story) -> None:
 def test_runs_of_one_lane_go_one_after_the_other(story: Story) -> None:
     for lane in ("flights_ingestion", "flight_delay_automation"):
         ids = [run.run_id for run in story.daemon.runs(ct__lane=lane)]
-        records = sorted((story.daemon.instance.get_run_record_by_id(i) for i in ids), key=lambda r: r.start_time)
+        found = [story.daemon.instance.get_run_record_by_id(run_id) for run_id in ids]
+        # The daemon goes on: what it has begun since the end of the story has no end yet.
+        records = sorted((record for record in found if record.end_time), key=lambda record: record.start_time)
         assert all(a.end_time <= b.start_time for a, b in itertools.pairwise(records))
 
 

@@ -8,6 +8,7 @@ import structlog
 from test_app import ask, metric, version_of
 from world import World, instance, spec_named, wait_until
 
+from ct_assets.lake.paths import write_atomically
 from ct_assets.resources.registry import CHAMPION
 from ct_assets.serving import champion
 
@@ -86,7 +87,8 @@ def test_a_ledger_that_cannot_be_read_is_reported_while_the_loaded_model_serves(
         if content is None:
             ledger.unlink()
         else:
-            ledger.write_bytes(whole + content if content else content)
+            # Whole at once: what is read of half a file is another problem.
+            write_atomically(ledger, whole + content if content else content)
         wait_until(lambda: client.get("/readyz").json()["problems"])
         time.sleep(0.5)
         ready = client.get("/readyz")
@@ -95,7 +97,7 @@ def test_a_ledger_that_cannot_be_read_is_reported_while_the_loaded_model_serves(
         assert words in problem
         assert client.get(f"/v1/models/{spec.name}").json()["problems"] == [problem]
         assert ask(client, spec, [instance()]).json() == before
-        ledger.write_bytes(whole)
+        write_atomically(ledger, whole)
         wait_until(lambda: not client.get("/readyz").json()["problems"])
     (line,) = (entry for entry in logs if entry["event"] == "champions_not_followed")
     assert line["problem"] == problem
