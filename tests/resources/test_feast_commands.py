@@ -54,9 +54,8 @@ def test_apply_registers_every_model_and_takes_none_away_again(home: Path) -> No
     assert "Deleted" not in again
     planned = call(FEAST, "-c", "feature_repo", "plan", home=home)
     assert "Deleted" not in planned
-    assert all(
-        service in call(FEAST, "-c", "feature_repo", "feature-services", "list", home=home) for service in services
-    )
+    listed = call(FEAST, "-c", "feature_repo", "feature-services", "list", home=home)
+    assert all(service in listed for service in services)
 
 
 def test_without_a_variable_it_is_the_default_home(home: Path) -> None:
