@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,9 @@ class World:
     def _publish(self, features: FeatureSet, partition: str, now: pd.Timestamp) -> None:
         for view, found in compute(self.lake, features, partition).items():
             delay = features.publication_delay
-            available = availability(self.lake, features.source.domain, view, partition, delay, now.to_pydatetime())
-            digest = features.views[view].digest
-            publish_features(self.lake, self.store, view, partition, found, digest, available)
+            domain, clock = features.source.domain, now.to_pydatetime()
+            available = partial(availability, self.lake, domain, view, partition, delay, clock)
+            publish_features(self.lake, self.store, view, partition, found, features.views[view].digest, available)
 
 
 def chosen_events(world: World, days: int, predictions: int) -> pd.DataFrame:

@@ -123,11 +123,6 @@ def psi(ref_counts: Sequence[float] | Counts, cur_counts: Sequence[float] | Coun
     return float(np.sum((q - p) * np.log(q / p)))
 
 
-def expected_psi(bins: int, n: float, m: float) -> float:
-    """Expected PSI of two samples of n and m rows of the same distribution in `bins` used bins (Yurdakul 2018)."""
-    return (bins - 1) * (1 / n + 1 / m)
-
-
 def psi_noise_quantile(bins: int, n: float, m: float, alpha: float) -> float:
     """What PSI exceeds with probability `alpha` under no drift: (1/n + 1/m) times a chi-square quantile."""
     return (1 / n + 1 / m) * _chi_square_quantile(bins - 1, 1 - alpha) if bins > 1 else 0.0

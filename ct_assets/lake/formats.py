@@ -53,7 +53,9 @@ def read(source: "Source", payload: bytes) -> Content:
         raise
     except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise UnreadableError(f"{_WHAT[source.format]} ({error}){_ADVICE[source.format]}") from error
-    except (ArithmeticError, LookupError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         # Nobody foresaw this one; the files that landed beside it do not have to wait for it.
         raise UnreadableError(
             f"something in it cannot be read ({type(error).__name__}: {error}): ask the sender for a value that can"

@@ -58,8 +58,13 @@ def is_taking_back(moves: Sequence[Mapping[str, Any]], position: int) -> bool:
     move = moves[position]
     if move["kind"] != ROLLBACK or not move.get("previous"):
         return False
+    return not move["version"] or str(move["version"]) in promoted_before(moves, str(move["previous"]))
+
+
+def promoted_before(moves: Sequence[Mapping[str, Any]], version: str) -> list[str]:
+    """Versions that were promoted for the first time before another one; all where that one never was."""
     order = promoted(moves)
-    return not move["version"] or order.index(str(move["version"])) < order.index(str(move["previous"]))
+    return order[: order.index(version)] if version in order else order
 
 
 def promoted(moves: Sequence[Mapping[str, Any]]) -> list[str]:

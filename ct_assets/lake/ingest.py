@@ -45,14 +45,15 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
     Args:
         lake: Where accepted rows go.
         source: The contract that a batch must keep.
-        partition: Arrival day, or `WHOLE` for a reference table.
+        partition: Arrival partition, or `WHOLE` for a reference table.
 
     Returns:
         One `Batch` a file, in name order. Nothing is dropped: accepted and duplicate files move to `archive/`,
         rejected ones to `quarantine/`, each next to its reasons; one that is being written to stays.
 
     Raises:
-        Exception: The first one that a file met, when the other files of the partition have been taken in.
+        OSError, MemoryError: At once; the other files are taken in at the next attempt.
+        Exception: Any other one that a file met, the first, when the other files have been taken in.
     """
     landing = Landing(lake.home, source)
     batches = []
@@ -64,8 +65,10 @@ def ingest(lake: Lake, source: Source, partition: str) -> list[Batch]:
                 landed = landing.read(partition, name)
                 if landed is not None:
                     batches.append(_take_in(lake, source, landing, landed))
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            # Not of the disk or the process: the files beside it may be good.
+        except (OSError, MemoryError):
+            # Of the disk or the process: the files beside it would meet the same.
+            raise
+        except Exception as error:
             error.add_note(f"while {name} of source {source.name!r} was taken in for {partition}")
             failures.append(error)
     if source.daily and batches:
@@ -121,7 +124,7 @@ def _take_in(lake: Lake, source: Source, landing: Landing, landed: Landed) -> Ba
         interrupted = known.name == name and (not archived.exists() or landing.was_moving(landed, archived))
         if interrupted:
             quarantine.settle(dataset, partition, name, read(source, payload).table)
-        _move(landing, landed, archived)
+        landing.move(landed, archived)
         return Batch(source.name, partition, name, digest, "accepted" if interrupted else "duplicate", known.rows)
     by_hand = quarantine.is_released(partition, digest)
     try:
@@ -133,13 +136,13 @@ def _take_in(lake: Lake, source: Source, landing: Landing, landed: Landed) -> Ba
         rows = content.table.num_rows if content else 0
         rejection = rejected(source, partition, name, digest, rows, tuple(reasons), dataset)
         quarantine.note(rejection)
-        _move(landing, landed, quarantine.path(rejection))
+        landing.move(landed, quarantine.path(rejection))
         return Batch(source.name, partition, name, digest, "quarantined", rows, tuple(reasons))
     if source.stable:
         stability.remember(dataset, source, partition, digest, table, afresh=by_hand)
     dataset.write(partition, table, digest, name=name, append=True)
     quarantine.settle(dataset, partition, name, content.table)
-    _move(landing, landed, archived)
+    landing.move(landed, archived)
     return Batch(source.name, partition, name, digest, "accepted", table.num_rows)
 
 
@@ -230,7 +233,3 @@ def _archived(home: Path, source: str, partition: str, name: str, digest: str) -
     if shortened(name) != name or (target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != digest):
         target = target.with_name(f"{digest[:12]}-{shortened(name)}")
     return target
-
-
-def _move(landing: Landing, landed: Landed, target: Path) -> None:
-    landing.move(landed, target)

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -128,8 +129,9 @@ def build_features(features: FeatureSet) -> dg.Definitions:
         for view, table in tables.items():
             yield _result(features, view, table, published[view])
         for late, changed in _changed_by(lake.lake(), store, features, partition):
-            for view in changed:
-                context.log_event(dg.AssetMaterialization(feature_key(view), partition=late))
+            for view, table in changed.items():
+                metadata = _metadata(features, view, table)
+                context.log_event(dg.AssetMaterialization(feature_key(view), partition=late, metadata=metadata))
 
     return dg.Definitions(assets=[rows])
 
@@ -137,33 +139,35 @@ def build_features(features: FeatureSet) -> dg.Definitions:
 def _publish(
     lake: Lake, store: "FeatureStore", features: FeatureSet, view: str, partition: str, table: pa.Table
 ) -> Published:
-    available = availability(lake, features.source.domain, view, partition, features.publication_delay)
+    # Asked for under the lock: of two processes that publish for the first time, the second one adds to the first.
+    available = partial(availability, lake, features.source.domain, view, partition, features.publication_delay)
     return publish(lake, store, view, partition, table, features.views[view].digest, available)
 
 
 def _changed_by(
     lake: Lake, store: "FeatureStore", features: FeatureSet, partition: str
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, dict[str, pa.Table]]]:
     """Compute again the later partitions whose windows reach back to one that came late, or was made again.
 
     In the usual order there are none. What is new is published as rows of the later partition.
 
     Returns:
-        Later partitions with the views whose rows have changed.
+        Later partitions with the rows of the views that have changed.
     """
     if partition == WHOLE or not features.lookback_days:
         return
     reach = day_before(next_partition(partition), -features.lookback_days)
     files = lake.dataset(features.source.name).files(next_partition(partition), reach)
     for late in sorted({file.partition for file in files}):
-        changed = []
+        changed = {}
         for view, table in compute(lake, features, late).items():
             dataset = lake.dataset(f"features/{view}", "event_timestamp")
             before = dataset.partition(late)
             # One that has not been computed yet will be.
             if before:
                 _publish(lake, store, features, view, late, table)
-                changed += [view] if dataset.partition(late) != before else []
+                if dataset.partition(late) != before:
+                    changed[view] = table
         yield late, changed
 
 
@@ -195,18 +199,20 @@ def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Ta
 
 
 def _result(features: FeatureSet, view: str, table: pa.Table, published: Published) -> dg.MaterializeResult:
-    uses = [dg.TableColumnDep(dg.AssetKey(features.source.name), column) for column in features.views[view].uses]
-    lineage = dg.TableColumnLineage({name: uses for name in table.column_names})
     return dg.MaterializeResult(
         asset_key=feature_key(view),
-        metadata={
-            "dagster/row_count": table.num_rows,
-            "published_rows": published.rows,
-            "dagster/column_schema": arrow_schema(table.schema),
-            "dagster/column_lineage": lineage,
-        },
+        metadata={**_metadata(features, view, table), "published_rows": published.rows},
         check_results=[_keys_present(view, table.num_rows, published.without_key)],
     )
+
+
+def _metadata(features: FeatureSet, view: str, table: pa.Table) -> dict[str, Any]:
+    uses = [dg.TableColumnDep(dg.AssetKey(features.source.name), column) for column in features.views[view].uses]
+    return {
+        "dagster/row_count": table.num_rows,
+        "dagster/column_schema": arrow_schema(table.schema),
+        "dagster/column_lineage": dg.TableColumnLineage({name: uses for name in table.column_names}),
+    }
 
 
 def _keys_present(view: str, rows: int, without_key: int) -> dg.AssetCheckResult:

@@ -17,7 +17,7 @@ from ct_assets.core.rules import rules_digest
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
 from ct_assets.core.verdict import Verdict
-from ct_assets.lake.holds import Hold, hold_of, is_taking_back, promoted
+from ct_assets.lake.holds import Hold, hold_of, is_taking_back, promoted, promoted_before
 from ct_assets.lake.moving import event_time, moving
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import TrainingSet, load_training_set
@@ -82,8 +82,8 @@ def promote(
         _refuse_old_verdict(verdict, spec, now)
         if not reason:
             _refuse_what_nobody_asked_for(releases, verdict, snapshot, hold_of(releases, spec.gate, now))
-        seal = releases.save(release)
         _refuse_another_opponent(releases, verdict)
+        seal = releases.save(release)
         below = verdict.check("beats_baseline")
         content = {
             "version": release.version,
@@ -117,7 +117,7 @@ def rollback(
         The release that serves from now on.
 
     Raises:
-        ValueError: There is no earlier release, or it is the champion already.
+        ValueError: There is no earlier release, or it is the champion already, or it has never been promoted.
         FileNotFoundError: `version` is no release.
         ArtifactError: The release may not serve: its verdict, or the record of it, does not hold.
         VerdictError: Its verdict was changed.
@@ -133,7 +133,7 @@ def rollback(
             return _follow(releases, registry)
         # In the order of their promotion, so that a second rollback goes one further back and not forth again.
         order = promoted(moves)
-        before = order[: order.index(present)] if present else []
+        before = promoted_before(moves, present) if present else []
         earlier = [v for v in before if _taken_back(moves, v) is None]
         target = version or (earlier[-1] if earlier else None)
         pooled = releases.pooled.present() if releases.pooled else None
@@ -143,6 +143,11 @@ def rollback(
             raise ValueError(f"version {target} of {line.name} is the champion already; name another with --to")
         if target is not None:
             _refuse_unservable(releases, target)
+            if target not in order:
+                raise ValueError(
+                    f"version {target} of {line.name} has never been promoted, so there is nothing to return to; "
+                    f'promote it with: {_command("promote", line)} --version {target} --reason "..."'
+                )
         ledger, content = lake.ledger(), {"version": target, "previous": present, "reason": reason}
         ledger.append(ROLLBACK, line.name, _dated(event_time(ledger, line), moves), content)
         return _follow(releases, registry)

@@ -8,7 +8,7 @@ clock after the online store had taken it, by which the daily parity check tries
 `ct_known_at`, what its SQL says: their difference is the delay of publication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -105,7 +105,7 @@ def publish(
     partition: str,
     table: pa.Table,
     definition: str,
-    available: Availability | None = None,
+    available: Callable[[], Availability] = Availability,
 ) -> Published:
     """Store the feature rows of a partition: all their versions in the lake, the newest of each key online.
 
@@ -120,43 +120,55 @@ def publish(
         partition: Arrival partition, or `WHOLE` for a reference table.
         table: The rows: join keys, `event_timestamp`, `created`, features.
         definition: Digest of what computed them; it becomes part of the view's version.
-        available: When they become available online; at `created` when None.
+        available: Says when they become available online, which may depend on what is there; at `created` by default.
     """
-    available = available or Availability()
     dataset = _dataset(lake, view)
     with dataset.exclusive():
-        files = dataset.partition(partition)
-        same = all(file.name == definition for file in files) and dataset.definition in ("", definition)
-        keys = table.column_names[: table.column_names.index("event_timestamp")]
-        rows, without_key = _with_keys(as_declared(store.get_feature_view(view), table), keys)
-        rows = _one_each(lake, view, rows, keys)
-        created = rows.column_names.index("created")
-        stored = _read(dataset, files, rows.schema)
-        restore_if_lost(lake, store, view)
-        if available.live and same:
-            rows = _news(lake, rows, stored, keys)
-            known = rows["created"].cast(UTC_US)
-            times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
-            rows = rows.set_column(created, "created", times.cast(UTC_US))
-            withdrawn = rows.slice(0, 0)
-        else:
-            delay = measured_delay(lake, view) if available.delay is None else available.delay
-            shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
-            times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
-            rows = rows.set_column(created, "created", times.cast(UTC_US))
-            withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
-        # Online first: after a crash in between, the lake still says what has to be done.
-        _write_online(lake, store, dataset, view, partition, rows, withdrawn, keys)
-        dataset.note_definition(definition)
-        if not (available.live and same):
-            dataset.write(partition, rows, name=definition)
-        elif not files or rows.num_rows:
-            together = len(files) >= MOST_FILES
-            online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
-            rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
-            content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
-            dataset.write(partition, content, name=definition, append=not together)
-        return Published(rows.num_rows, without_key)
+        return _publish(lake, store, view, partition, table, definition, available())
+
+
+def _publish(
+    lake: Lake,
+    store: "FeatureStore",
+    view: str,
+    partition: str,
+    table: pa.Table,
+    definition: str,
+    available: Availability,
+) -> Published:
+    dataset = _dataset(lake, view)
+    files = dataset.partition(partition)
+    same = all(file.name == definition for file in files) and dataset.definition in ("", definition)
+    keys = table.column_names[: table.column_names.index("event_timestamp")]
+    rows, without_key = _with_keys(as_declared(store.get_feature_view(view), table), keys)
+    rows = _one_each(lake, view, rows, keys)
+    created = rows.column_names.index("created")
+    stored = _read(dataset, files, rows.schema)
+    restore_if_lost(lake, store, view)
+    if available.live and same:
+        rows = _news(lake, rows, stored, keys)
+        known = rows["created"].cast(UTC_US)
+        times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
+        rows = rows.set_column(created, "created", times.cast(UTC_US))
+        withdrawn = rows.slice(0, 0)
+    else:
+        delay = measured_delay(lake, view) if available.delay is None else available.delay
+        shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
+        times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
+        rows = rows.set_column(created, "created", times.cast(UTC_US))
+        withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
+    # Online first: after a crash in between, the lake still says what has to be done.
+    _write_online(lake, store, dataset, view, partition, rows, withdrawn, keys)
+    dataset.note_definition(definition)
+    if not (available.live and same):
+        dataset.write(partition, rows, name=definition)
+    elif not files or rows.num_rows:
+        together = len(files) >= MOST_FILES
+        online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
+        rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
+        content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
+        dataset.write(partition, content, name=definition, append=not together)
+    return Published(rows.num_rows, without_key)
 
 
 def measured_delay(lake: Lake, view: str) -> timedelta:

@@ -17,6 +17,7 @@ from ct_assets.lake.ingest import judge, released
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.landing import Landing
 from ct_assets.lake.quarantine import DROPPED, RELEASED, Quarantine, Rejection
+from ct_assets.lib.partitions import start_of
 
 
 def release(home: Path, ledger: Ledger, source: Source, rejection: Rejection, reason: str) -> None:
@@ -90,6 +91,6 @@ def listed(rejections: list[Rejection]) -> Table:
 
 
 def _record(ledger: Ledger, kind: str, rejection: Rejection, reason: str) -> None:
-    at = pd.Timestamp(0 if rejection.partition == WHOLE else rejection.partition[:10], tz="UTC")
+    at = pd.Timestamp(0, tz="UTC") if rejection.partition == WHOLE else start_of(rejection.partition)
     evidence = {"file": rejection.file, "digest": rejection.digest, "rows": rejection.rows, "reason": reason}
     ledger.append(kind, rejection.source, at, {**evidence, "rejected_for": list(rejection.reasons)})

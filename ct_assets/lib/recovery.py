@@ -24,6 +24,8 @@ REQUESTED_BY = "ct/requested_by"
 """Tag of a run that is another attempt: the sensor that asked for the first one."""
 ATTEMPT = "ct/attempt"
 """Tag of a run that is another attempt: its number; the first one has none."""
+LAUNCH = "ct/launch"
+"""Tag of a run whose attempt was launched before and never started: how often it has been launched by now."""
 RUNS = dg.AssetKey(["platform", "runs"])
 """External asset that stands for the runs that automation asks for."""
 NOTHING_GIVEN_UP = "nothing_given_up"
@@ -121,7 +123,7 @@ def build_recovery(owner: str, retries: Retries | None = None, minimum_interval_
 
     @dg.asset_check(asset=RUNS, name=NOTHING_GIVEN_UP, description="No requested work has failed too often.")
     def nothing_given_up(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(**_Look(context.instance, chosen, None).outcome)
+        return dg.AssetCheckResult(**_Look(context.instance, chosen, None, first_look=None).outcome)
 
     return dg.Definitions(assets=[runs], asset_checks=[nothing_given_up], sensors=[recovery])
 
@@ -148,6 +150,7 @@ class _Look:
         instance: Dagster's instance.
         retries: How often and when to ask again.
         cursor: What the look before knew; None for the first one.
+        first_look: How far back the first one looks; None for all that is on record.
 
     Attributes:
         requests: What to ask for now.
@@ -156,7 +159,13 @@ class _Look:
         often: Runs of work that has failed often and is asked for again.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, retries: Retries, cursor: str | None) -> None:
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        retries: Retries,
+        cursor: str | None,
+        first_look: timedelta | None = _FIRST_LOOK,
+    ) -> None:
         known: dict[str, Any] = json.loads(cursor or "{}")
         now = datetime.now(UTC)
         self.instance = instance
@@ -167,7 +176,8 @@ class _Look:
         self.often: set[str] = set()
         self.requests: list[dg.RunRequest] = []
         self._waiting: list[str] = []
-        after = datetime.fromisoformat(known["after"]) if "after" in known else now - _FIRST_LOOK
+        first = datetime.fromtimestamp(0, UTC) + _OVERLAP if first_look is None else now - first_look
+        after = datetime.fromisoformat(known["after"]) if "after" in known else first
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=after - _OVERLAP)
         records = {record.dagster_run.run_id: record for record in instance.get_run_records(failed)}
         if missing := list({*known.get("waiting", ()), *self.given_up_before} - records.keys()):
@@ -177,7 +187,7 @@ class _Look:
             self._look_at(record, now)
         # While the next attempt is under way, it is no better.
         under_way = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
-        self.often |= {run.run_id for run in under_way if int(run.tags.get(ATTEMPT, "1")) > FAILS_OFTEN}
+        self.often |= {run.run_id for run in under_way if _tries(run) > FAILS_OFTEN}
         self._after = max([after, *(record.update_timestamp for record in records.values())])
 
     def _look_at(self, record: RunRecord, now: datetime) -> None:
@@ -188,17 +198,20 @@ class _Look:
         undone = set(run.asset_selection or ()).difference(*(other.asset_selection or () for other in later))
         if not undone or _failed_on_data(self.instance, run):
             return
-        attempt = int(run.tags.get(ATTEMPT, "1"))
+        attempt, launches = int(run.tags.get(ATTEMPT, "1")), int(run.tags.get(LAUNCH, "1"))
         # A launcher that does not answer is asked until it does: what never started is no attempt at the work.
-        if attempt >= self.retries.attempts and record.start_time is not None:
+        started = record.start_time is not None
+        if attempt >= self.retries.attempts and started:
             self.given_up.add(run.run_id)
             return
         self._waiting.append(run.run_id)
-        if attempt >= FAILS_OFTEN:
+        if _tries(run) >= FAILS_OFTEN:
             self.often.add(run.run_id)
         if any(self._makes(other, set(run.asset_selection or ()) - undone) for other in later):
             return  # what is left may depend on what that run makes
-        if now.timestamp() >= (record.end_time or now.timestamp()) + self.retries.wait(attempt):
+        if now.timestamp() >= (record.end_time or now.timestamp()) + self.retries.wait(
+            attempt if started else launches
+        ):
             self.requests.append(
                 dg.RunRequest(
                     run_key=run.run_id,
@@ -206,7 +219,8 @@ class _Look:
                     partition_key=run.tags.get(_PARTITION),
                     run_config=run.run_config,
                     tags={
-                        ATTEMPT: str(min(attempt + 1, self.retries.attempts)),
+                        ATTEMPT: str(attempt + 1 if started else attempt),
+                        LAUNCH: str(1 if started else launches + 1),
                         REQUESTED_BY: requested_by(run) or "",
                         **({LANE: run.tags[LANE]} if LANE in run.tags else {}),
                     },
@@ -256,6 +270,11 @@ class _Look:
 def requested_by(run: dg.DagsterRun) -> str | None:
     """The sensor that asked for a run, or for the first attempt of it; None for a run by hand or of a schedule."""
     return run.tags.get(REQUESTED_BY) or run.tags.get(SENSOR_TAG)
+
+
+def _tries(run: dg.DagsterRun) -> int:
+    """The number of the attempt, or of the launch within it, whichever is larger."""
+    return max(int(run.tags.get(tag, "1")) for tag in (ATTEMPT, LAUNCH))
 
 
 def _is_automated(run: dg.DagsterRun) -> bool:

@@ -8,7 +8,7 @@ from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE
 from ct_assets.lake.ingest import Batch, ingest, open_rejections
 from ct_assets.lib.conditions import on_arrival
-from ct_assets.lib.partitions import arrival_partitions
+from ct_assets.lib.partitions import arrival_partitions, start_of
 from ct_assets.resources.lake import LakeResource
 
 CONTRACT = "contract"
@@ -66,7 +66,7 @@ def _record(lake: LakeResource, batches: list[Batch]) -> None:
             lake.ledger().append(
                 batch.status,
                 batch.source,
-                pd.Timestamp(batch.partition, tz="UTC") if batch.partition != WHOLE else pd.Timestamp(0, tz="UTC"),
+                start_of(batch.partition) if batch.partition != WHOLE else pd.Timestamp(0, tz="UTC"),
                 {"file": batch.name, "digest": batch.digest, "rows": batch.rows, "reasons": list(batch.reasons)},
                 key=f"{batch.status}/{batch.source}/{batch.partition}/{batch.name}/{batch.digest}",
             )

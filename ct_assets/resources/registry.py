@@ -135,17 +135,6 @@ class RegistryResource(HomeResource):
         except MlflowException as error:
             raise LookupError(f"{name} has no version {number!r} in the registry: {error}") from error
 
-    def aliased(self, prefix: str, alias: str) -> dict[str, str]:
-        """The versions that an alias of all registered models of a prefix points to; one query, however many."""
-        client, found, token = self.client(), dict[str, str](), None
-        while True:
-            page = client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000, page_token=token)
-            found |= {model.name: str(model.aliases[alias]) for model in page if alias in model.aliases}
-            token = page.token
-            if not token:
-                # An underscore of the prefix stands for any character in SQL.
-                return {name: version for name, version in found.items() if name.startswith(prefix)}
-
     def point(self, name: str, alias: str, version: str) -> None:
         """Move an alias. Whoever calls this has recorded the decision."""
         self.client().set_registered_model_alias(name, alias, version)

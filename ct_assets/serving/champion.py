@@ -52,6 +52,9 @@ class Refusal:
     pause: float
     retry_at: float
 
+    def __str__(self) -> str:
+        return f"version {self.version} was refused: {self.reason}"
+
 
 @dataclass
 class _Slot:
@@ -243,6 +246,7 @@ class Champions:
             return
         files = self._files(line, version)
         if not _is_due(slot.refusal, version, files):
+            slot.waiting_for = str(slot.refusal)
             return
         try:
             live = load_release(store, self._releases(line), self.specs[line.model], version)
@@ -259,7 +263,7 @@ class Champions:
         pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if again and before else FIRST_PAUSE_SECONDS
         reason = _words(error)
         slot.refusal = Refusal(version, reason, datetime.now(UTC), files, pause, time.monotonic() + pause)
-        slot.waiting_for = f"version {version} was refused: {reason}"
+        slot.waiting_for = str(slot.refusal)
         self.metrics.refusals.labels(line.model).inc()
         serving = slot.live.release.version if slot.live else None
         log.error("champion_refused", model=line.name, version=version, reason=reason, serving=serving)

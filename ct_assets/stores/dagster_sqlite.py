@@ -44,6 +44,8 @@ OF_NO_USE_AFTER_SUCCESS = (
 """Events that only a run under way, or another attempt at a failed one, needs: two thirds of the log. What remains of a
 run that succeeded are its materializations, checks and messages, and the times of its steps."""
 
+_OF_FAILURE = ("STEP_FAILURE", "PIPELINE_FAILURE", "PIPELINE_CANCELED")
+
 SAID_BY_THE_NEWEST = ("dagster/column_schema", "dagster/column_lineage")
 """Metadata of a materialization that stays the same from day to day, and takes most of its space."""
 
@@ -165,6 +167,8 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
         if event.run_id in self._held_back and kind in OF_NO_USE_TO_OTHERS:
             self._held_back[event.run_id].append(event)
             return
+        if kind in _OF_FAILURE:
+            self._store_held_back(event.run_id)
         super().store_event(event)
         if event.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION and event.dagster_event:
             self._shorten_the_one_before(event.dagster_event.asset_key)

@@ -199,12 +199,11 @@ def test_appends_do_not_read_the_history_again(tmp_path, monkeypatch):
     ledger = Ledger(tmp_path / "l.jsonl")
     for i in range(5000):
         ledger.append("x", "m", DAY, {"i": i})
-    times = []
+    lines, loads = [], json.loads
+    monkeypatch.setattr("json.loads", lambda text, **given: (lines.append(text), loads(text, **given))[1])
     for i in range(50):
-        start = time.perf_counter()
         ledger.append("x", "m", DAY, {"i": i})
-        times.append(time.perf_counter() - start)
-    assert np.median(times) < 0.002  # reading 5,000 records takes about 50 ms
+    assert len(lines) <= 3 * 50
 
 
 def test_the_newest_record_is_that_of_the_latest_moment_and_of_equal_ones_the_last_written(tmp_path):

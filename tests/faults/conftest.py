@@ -18,8 +18,8 @@ collect_ignore = [] if "CT_KILLS" in os.environ else ["test_daemon_kills.py", "t
 
 TIMED_KILLS = 3
 COUNTED_KILLS = 5
-WRITES = 1500
-"""About a third of what one process writes when nothing disturbs it, so that no machine is too fast or too slow."""
+WRITES = 1000
+"""About a quarter of what one process writes when nothing disturbs it, so that no machine is too fast or too slow."""
 
 
 @pytest.fixture(scope="session")

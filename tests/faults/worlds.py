@@ -63,6 +63,7 @@ class Life:
         deadline = time.monotonic() + within
         while _lives(self.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert not _lives(self.pid), f"process {self.pid} did not end within {within} s"
         return not self.outcome.exists()
 
     def end(self, within: float = 900) -> None:

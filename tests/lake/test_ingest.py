@@ -602,7 +602,7 @@ def test_a_planted_fault_is_handled_and_its_second_wave_settles_the_day(lake: La
 
 # -- A crash at every step
 
-STEPS = ["remember", "write", "settle", "_move", "after"]
+STEPS = ["remember", "write", "settle", "move", "after"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -619,7 +619,7 @@ def test_a_crash_at_any_step_ends_as_if_there_had_been_none(
     assert _end_state(lake) == _undisturbed(lake.home / "other", payload(readings()))
 
 
-@pytest.mark.parametrize("step", ["note", "_move", "after"])
+@pytest.mark.parametrize("step", ["note", "move", "after"])
 def test_a_crash_while_rejecting_ends_as_if_there_had_been_none(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -637,14 +637,12 @@ def _crash_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def crash(*args: object, **kwargs: object) -> None:
         raise OSError("the power went")
 
-    owners = {"write": Dataset, "remember": module.stability, "settle": Quarantine, "note": Quarantine}
-    if step in owners:
-        monkeypatch.setattr(owners[step], step, crash)
-    elif step == "after":
-        move = module._move
-        monkeypatch.setattr(module, "_move", lambda *args: (move(*args), crash()))
+    owners = {"write": Dataset, "remember": module.stability, "settle": Quarantine, "note": Quarantine, "move": Landing}
+    if step == "after":
+        move = Landing.move
+        monkeypatch.setattr(Landing, "move", lambda *args: (move(*args), crash()))
     else:
-        monkeypatch.setattr(module, step, crash)
+        monkeypatch.setattr(owners[step], step, crash)
 
 
 def _end_state(lake: Lake) -> tuple[list[str], list[str], list[str], object]:

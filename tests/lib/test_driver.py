@@ -192,7 +192,12 @@ def test_a_late_day_makes_the_features_of_the_days_after_it_as_if_it_had_come_in
                 feed_wave([each for each in files if each.source == "flight_outcomes"], str(home))
                 assert all(run.success for run in driver.settle())
             key = dg.AssetKey(["features", "origin_delays"])
-            events.append([record.partition_key for record in instance.fetch_materializations(key, limit=9).records])
+            records = instance.fetch_materializations(key, limit=9).records
+            events.append([record.partition_key for record in records])
+            # The newest one says what the columns are, also where it is that of a day that was made again.
+            newest = records[0].asset_materialization
+            assert newest is not None
+            assert {"dagster/column_schema", "dagster/column_lineage"} <= newest.metadata.keys()
         rows = Lake(home).dataset("features/origin_delays", "event_timestamp")
         made[name] = {f.partition: pq.read_table(rows.paths([f])[0]) for f in rows.files()}
     assert events[0][::-1] == [day.isoformat() for day in days]

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -109,6 +110,34 @@ def test_a_verdict_counts_against_what_serves_at_promotion(world: JudgedWorld) -
     assert [move[:2] for move in world.moves()] == [("promotion", "1"), ("promotion", "2"), ("promotion", "3")]
     worse = world.releases.newest_verdict("3")
     assert worse.bindings.champion_digest == world.releases.get("2").artifact_digest
+
+
+def test_what_was_never_promoted_is_nothing_to_return_to(world: JudgedWorld) -> None:
+    world.promoted(10)
+    second, third = world.judged(14), world.judged(15)
+    world.promote(second)
+    with pytest.raises(OtherOpponentError):
+        world.promote(third)
+    with pytest.raises(FileNotFoundError):
+        world.releases.get("3")
+    # As a process leaves it that was killed before it recorded the promotion.
+    left = replace(
+        world.releases.get("2"),
+        version="3",
+        artifact=third.artifact,
+        artifact_digest=third.tags["artifact_digest"],
+        training_set=third.tags["training_set"],
+        verdict=world.releases.newest_verdict("3").digest,
+    )
+    world.releases.save(left)
+    with pytest.raises(ValueError, match=r"version 3 of .* has never been promoted, so there is nothing to return to"):
+        world.rollback(to="3")
+    # A ledger that has one of an earlier version of the code can be read on.
+    world.lake.ledger().append(
+        "rollback", world.line.name, day(16), {"version": "3", "previous": "2", "reason": "by mistake"}
+    )
+    assert hold_of(world.releases, world.spec.gate, day(17)) is None
+    assert world.rollback(to="1").version == "1"
 
 
 def test_a_rollback_meanwhile_comes_first(world: JudgedWorld, monkeypatch: pytest.MonkeyPatch) -> None:

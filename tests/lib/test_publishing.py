@@ -91,8 +91,7 @@ class Shop:
                 view[1]: pa.array(stock, pa.int64()),
             }
         )
-        given = Availability(**available) if available else None
-        return publish(self.lake, self.store, view[0], partition, table, definition, given)
+        return publish(self.lake, self.store, view[0], partition, table, definition, lambda: Availability(**available))
 
     def online(self, item, view="shelf:stock"):
         return self.store.get_online_features([view], [{"item": item}]).to_dict()[view.partition(":")[2]][0]

@@ -12,7 +12,10 @@ import pytest
 
 from ct_assets import cli
 from ct_assets.lake.contract import Domain, Source
+from ct_assets.lake.dataset import WHOLE
+from ct_assets.lake.ingest import Batch
 from ct_assets.lake.quarantine import Quarantine, Rejection, find
+from ct_assets.lib import quarantine, sources
 from ct_assets.lib.arrivals import build_arrival_sensor
 from ct_assets.lib.quarantine import drop, listed, release
 from ct_assets.lib.sources import build_source
@@ -82,6 +85,26 @@ def test_a_released_file_is_taken_in_although_a_value_is_out_of_range(world: Wor
     (record,) = ledger.records("released")
     assert (record.model, record.evidence["reason"], record.evidence["rows"]) == ("trips", "a trip to Munich", 2)
     assert [r.closed for r in Quarantine(world.home, TRIPS).all()] == ["released"]
+
+
+@pytest.mark.parametrize(
+    ("partition", "begins"),
+    [
+        (WHOLE, "1970-01-01T00:00:00+00:00"),
+        (DAY, f"{DAY}T00:00:00+00:00"),
+        ("2026-03-09-13:00", "2026-03-09T13:00:00+00:00"),
+        ("2026-03-09-week", "2026-03-09T00:00:00+00:00"),
+    ],
+)
+def test_a_rejection_is_recorded_at_the_beginning_of_its_partition(world: World, partition: str, begins: str) -> None:
+    batch = Batch("trips", partition, "shop.csv", "ab" * 32, "quarantined", 2, ("fare: too high",))
+    sources._record(world.resource, [batch])
+    rejection = Rejection("trips", partition, "shop.csv", "ab" * 32, 2, ("fare: too high",), ())
+    quarantine._record(world.resource.ledger(), "dropped", rejection, "a test")
+    assert [(r.kind, r.as_of) for r in world.resource.ledger().records()] == [
+        ("quarantined", begins),
+        ("dropped", begins),
+    ]
 
 
 def test_a_file_whose_types_are_wrong_cannot_be_released(world: World) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 import dagster as dg
 import pyarrow as pa
@@ -14,11 +15,13 @@ from ct_assets.lib.liveness import _lock, in_process_alive
 from ct_assets.lib.recovery import (
     ATTEMPT,
     FAILS_OFTEN,
+    LAUNCH,
     NOTHING_GIVEN_UP,
     RECOVERY,
     REQUESTED_BY,
     RUNS,
     Retries,
+    _Look,
     build_recovery,
 )
 
@@ -277,19 +280,49 @@ def test_a_run_that_died_before_its_mark_is_noticed_after_a_while(
     assert [names(request) for request in world.tick()] == [{"rows"}]
 
 
-def test_a_run_that_never_started_is_never_given_up(world: World) -> None:
+def never_started(world: World, tags: Mapping[str, str]) -> None:
     """The code server was down, or did not answer in time."""
-    tags = {SENSOR_TAG: RECOVERY, "dagster/partition": DAY, ATTEMPT: "3", REQUESTED_BY: "data_automation"}
     run = world.instance.create_run_for_job(
         world.defs.resolve_implicit_global_asset_job_def(),
-        tags=tags,
+        tags={**tags, SENSOR_TAG: RECOVERY},
         asset_selection=frozenset({dg.AssetKey("rows")}),
         status=dg.DagsterRunStatus.STARTING,
     )
     world.instance.report_run_failed(run, "the launcher did not answer")
+
+
+def test_a_run_that_never_started_is_never_given_up(world: World) -> None:
+    tags = {"dagster/partition": DAY, ATTEMPT: "3", REQUESTED_BY: "data_automation"}
+    never_started(world, tags)
     (request,) = world.tick()
     assert request.tags[ATTEMPT] == "3"
     assert world.check() is None
     world.again(request, OSError("disk"))
     assert world.tick() == []
     assert world.check() == "FAILED"
+
+
+def test_what_never_started_uses_up_no_attempt(world: World) -> None:
+    never_started(world, {"dagster/partition": DAY})
+    for launches in range(2, 8):
+        (request,) = world.tick()
+        assert (request.tags[ATTEMPT], request.tags[LAUNCH]) == ("1", str(launches))
+        never_started(world, request.tags)
+    assert world.severity() is dg.AssetCheckSeverity.WARN
+    (request,) = world.tick()
+    world.again(request, OSError("disk"))
+    (request,) = world.tick()
+    assert (request.tags[ATTEMPT], request.tags[LAUNCH]) == ("2", "1")
+
+
+def test_the_check_by_hand_knows_what_was_given_up_long_ago(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_again = world.run(error=OSError("disk"), tags={ATTEMPT: "3", SENSOR_TAG: "data_automation"})
+    monkeypatch.setattr("ct_assets.lib.recovery._OVERLAP", timedelta(0))
+    retries = Retries(attempts=3, seconds=0)
+    assert _Look(world.instance, retries, None, timedelta(0)).given_up == set()
+    assert _Look(world.instance, retries, None, None).given_up == {never_again.run_id}
+    check = next(iter(build_recovery("team:t", retries).asset_checks or ()))
+    assert isinstance(check, dg.AssetChecksDefinition)
+    result = check(dg.build_asset_check_context(instance=world.instance))
+    assert isinstance(result, dg.AssetCheckResult)
+    assert not result.passed

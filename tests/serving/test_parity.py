@@ -50,7 +50,7 @@ class Town:
             kind = pa.int64() if "INT" in field.dtype.to_value_type().name else pa.float64()
             columns[field.name] = pa.array(features.get(field.name, [None] * rows), kind)
         available = Availability(live=live, now=now)
-        return publish(self.lake, self.store, view, partition, pa.table(columns), "one", available)
+        return publish(self.lake, self.store, view, partition, pa.table(columns), "one", lambda: available)
 
     def begin(self, now, live=True, partition=DAY):
         event = now - timedelta(minutes=5)

@@ -158,8 +158,11 @@ def test_a_log_that_holds_back_keeps_the_same(instance: dg.DagsterInstance) -> N
                     raise_on_error=False,
                     run_id=run_id,
                 )
-            found.append(sorted(e.dagster_event.event_type_value for e in instance.all_logs(run_id) if e.dagster_event))
-        assert found[0] == found[1]
+            found.append([e.dagster_event.event_type_value for e in instance.all_logs(run_id) if e.dagster_event])
+        assert sorted(found[0]) == sorted(found[1])
+    # What is stored late comes before the failure that it led to.
+    assert found[1].index("STEP_FAILURE") > found[1].index("STEP_INPUT" if "STEP_INPUT" in found[1] else "ENGINE_EVENT")
+    assert found[1][-1] == "PIPELINE_FAILURE"
 
 
 def test_the_newest_evaluations_of_each_condition_are_kept(instance: dg.DagsterInstance) -> None:
