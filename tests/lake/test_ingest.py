@@ -25,6 +25,7 @@ from ct_assets.lake.contract import Source
 from ct_assets.lake.dataset import WHOLE, Dataset
 from ct_assets.lake.ingest import Batch, ingest, open_rejections
 from ct_assets.lake.lake import Lake, Window
+from ct_assets.lake.landing import Landing
 from ct_assets.lake.quarantine import Quarantine
 
 READINGS = Source(
