@@ -86,10 +86,10 @@ def test_an_experiment_is_no_challenger_of_the_registry(world: JudgedWorld) -> N
     assert challenger is not None and challenger.version == due.version
 
 
-def test_of_two_at_the_same_time_one_registers_the_training(
+def test_a_training_is_registered_once_and_under_the_lock_of_the_moves(
     world: JudgedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the lock of the champion's moves, which the second one waits for."""
+    """Which another process waits for."""
     world.promoted(10)
     held: list[bool] = []
     register = RegistryResource.register

@@ -99,6 +99,8 @@ def test_a_ledger_that_cannot_be_read_is_reported_while_the_loaded_model_serves(
         assert ask(client, spec, [instance()]).json() == before
         write_atomically(ledger, whole)
         wait_until(lambda: not client.get("/readyz").json()["problems"])
-    (line,) = (entry for entry in logs if entry["event"] == "champions_not_followed")
+    # A look between two steps of the fault may find another problem first; the same one is logged once.
+    *earlier, line = (entry for entry in logs if entry["event"] == "champions_not_followed")
+    assert len(earlier) <= 1
     assert line["problem"] == problem
     assert "exc_info" not in line
