@@ -17,7 +17,7 @@ from ct_assets.core.tasks import task_of
 from ct_assets.core.training import limited
 from ct_assets.demo.driving import be_a_child
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import INSTANT, MATURES, maturity, newest_versions, partition_of, scored_name
+from ct_assets.lake.examples import INSTANT, MATURES, day_of, maturity, newest_versions, scored_name
 from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
 
@@ -189,7 +189,7 @@ def _scored_events(
 SELECT {wanted} FROM "{name}" WHERE event_timestamp >= $start AND event_timestamp < $end
 ORDER BY event_timestamp, {quoted(id_column)}
 """
-    window = Window(partition_of(start), partition_of(end - INSTANT))
+    window = Window(day_of(start), day_of(end - INSTANT))
     rows = to_frame(Lake(home).query(sql, {name: window}, end, {"start": start, "end": end}))
     return newest_versions(rows, id_column).set_index(id_column)
 

@@ -117,7 +117,7 @@ class Dataset:
         """Store `table` as the content of `partition`.
 
         Args:
-            partition: Arrival day or `WHOLE`.
+            partition: Arrival partition, or `WHOLE`.
             table: Rows; timestamps in microseconds UTC.
             digest: Digest of the batch that the rows came from; that of the stored bytes when None.
             name: Name under which the batch landed, or what the rows are beside the others of the partition.

@@ -37,14 +37,14 @@ def scored_name(spec: ModelSpec) -> str:
     return f"{spec.name}/scored"
 
 
-def partition_of(moment: pd.Timestamp) -> str:
-    """The arrival day that a moment lies in."""
+def day_of(moment: pd.Timestamp) -> str:
+    """The UTC day that a moment lies in; as a limit of a `Window` it stands for all of its partitions."""
     return moment.tz_convert("UTC").date().isoformat()
 
 
 def arrivals_of(spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> Window:
     """The arrival days of events whose prediction is due from `start` to `end` (excluded)."""
-    return Window(partition_of(start - spec.events.lookback_days * DAY), partition_of(end - INSTANT))
+    return Window(day_of(start - spec.events.lookback_days * DAY), day_of(end - INSTANT))
 
 
 def has_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> bool:
@@ -192,7 +192,7 @@ def kept_events(lake: Lake, spec: ModelSpec, start: pd.Timestamp, end: pd.Timest
     days = pd.date_range(start.floor("D"), end - INSTANT, freq="D")
     due = [day for day in days if spec.events.every is None or len(spec.events.due(day, day + DAY))]
     for day in due or days[-1:]:
-        window, partition = arrivals_of(spec, day, day + DAY), partition_of(day)
+        window, partition = arrivals_of(spec, day, day + DAY), day_of(day)
         paths = [file.path for file in lake.dataset(spec.events.source).files(window.first, window.last)]
         if not paths:
             continue
@@ -251,7 +251,7 @@ def read_labels(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, first: pd.Time
 SELECT *, min(known_at) {news} OVER (PARTITION BY {key}) AS came FROM versions
 QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC, label DESC) = 1 ORDER BY {key}
 """
-    found = _versions(lake, spec, as_of, partition_of(first), wanted, asked)
+    found = _versions(lake, spec, as_of, day_of(first), wanted, asked)
     return found if "came" in found else found.assign(came=found["known_at"])
 
 
@@ -283,7 +283,7 @@ WITH versions AS (
   QUALIFY label IS DISTINCT FROM lag(label) OVER (PARTITION BY {key} ORDER BY known_at, label)
 ) {wanted}
 """
-    window = Window(first, partition_of(as_of - INSTANT))
+    window = Window(first, day_of(as_of - INSTANT))
     found = lake.query(sql, {spec.label.source: window}, as_of, {"as_of": as_of, **asked})
     return to_frame(with_whole_ids(found, id_column, f"the label SQL of {spec.name}"))
 
@@ -325,7 +325,7 @@ def horizon_labels(
 SELECT {key}, label, horizon_ends AS known_at FROM ({spec.label.sql}) JOIN events USING ({key})
 WHERE label IS NOT NULL ORDER BY {key}
 """
-    window = Window(partition_of(start), partition_of(as_of - INSTANT))
+    window = Window(day_of(start), day_of(as_of - INSTANT))
     found = lake.query(sql, {spec.label.source: window}, as_of, tables={"events": events})
     labels = to_frame(with_whole_ids(found, id_column, f"the label SQL of {spec.name}"))
     repeated = labels.loc[labels[id_column].duplicated(), id_column]

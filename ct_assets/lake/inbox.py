@@ -49,7 +49,7 @@ class Row:
     """One row of a message.
 
     Attributes:
-        partition: Arrival day, or `WHOLE`.
+        partition: Arrival partition, or `WHOLE`.
         identity: Digest of what makes it this row: of two with one identity, only one can be true.
         key: Digest of the contract's key; a file holds each once.
         content: Digest of what was sent.

@@ -30,7 +30,7 @@ class Landed:
     """One file as it was read.
 
     Attributes:
-        partition: Arrival day, or `WHOLE`.
+        partition: Arrival partition, or `WHOLE`.
         name: Its name.
         version: Names this state of the file; another one after it was written again.
         payload: Its bytes.

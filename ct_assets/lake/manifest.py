@@ -45,7 +45,7 @@ class DataFile:
 
     Attributes:
         path: Relative to the dataset's folder.
-        partition: Arrival day as YYYY-MM-DD, or `WHOLE`.
+        partition: Arrival partition, such as `2013-01-31`, or `WHOLE`.
         digest: SHA-256 of the batch it came from, or of its own bytes.
         rows: Number of rows.
         min_time: Smallest value of the dataset's time column, ISO 8601 in UTC; None without rows.

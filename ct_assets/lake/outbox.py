@@ -22,7 +22,7 @@ class Outgoing:
     """One file to land.
 
     Attributes:
-        partition: Arrival day, or `WHOLE`.
+        partition: Arrival partition, or `WHOLE`.
         name: Its name in landing; of no other file of the source.
         payload: Its bytes.
     """

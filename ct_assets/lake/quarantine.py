@@ -33,7 +33,7 @@ class Rejection:
 
     Attributes:
         source: Name of its source.
-        partition: Arrival day, or `WHOLE`.
+        partition: Arrival partition, or `WHOLE`.
         file: Name under which it landed.
         digest: SHA-256 of its bytes.
         rows: Its rows; 0 when they could not be read.

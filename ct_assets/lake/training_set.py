@@ -26,12 +26,12 @@ from ct_assets.lake.evaluation_window import Growth, division_of, evaluation_win
 from ct_assets.lake.examples import (
     INSTANT,
     MATURES,
+    day_of,
     has_events,
     matured_before,
     maturing,
     maturity,
     newest_versions,
-    partition_of,
     read_events,
     read_labels,
     scored_name,
@@ -301,7 +301,7 @@ def _joined(
     `further` names the columns that are wanted beside id and time.
     """
     name, end = scored_name(spec), matured_before(spec, as_of)
-    window = Window(partition_of(first), partition_of(end - INSTANT))
+    window = Window(day_of(first), day_of(end - INSTANT))
     columns = [spec.events.id_column, "event_timestamp", *further]
     if not lake.has_rows(name, window):
         return pd.DataFrame(columns=columns)

@@ -15,7 +15,7 @@ from ct_assets.core.spec import ModelSpec
 from ct_assets.core.steps import last_steps
 from ct_assets.core.tasks import LABEL, task_of
 from ct_assets.lake.engine import quoted
-from ct_assets.lake.examples import DAY, INSTANT, maturity, partition_of, scored_name
+from ct_assets.lake.examples import DAY, INSTANT, day_of, maturity, scored_name
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lake.releases import Release, Releases
 from ct_assets.lake.training_set import load_training_set
@@ -40,7 +40,7 @@ def drift_of_lines(
         outcomes: Of `recent_outcomes`.
     """
     champions = {each.line: each.champion_at(as_of - INSTANT) for each in lines}
-    window = Window(partition_of(as_of - spec.drift_window_days * DAY), partition_of(as_of - INSTANT))
+    window = Window(day_of(as_of - spec.drift_window_days * DAY), day_of(as_of - INSTANT))
     name = scored_name(spec)
     if not lake.has_rows(name, window):
         return dict.fromkeys(champions)

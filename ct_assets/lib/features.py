@@ -177,7 +177,7 @@ def compute(lake: Lake, features: FeatureSet, partition: str) -> dict[str, pa.Ta
     Args:
         lake: Where the source's rows are.
         features: What to compute.
-        partition: Arrival day, or `WHOLE` for a reference table.
+        partition: Arrival partition, or `WHOLE` for a reference table.
 
     Returns:
         View name to rows. Cost depends on the new rows and the longest window, not on the length of history.

@@ -20,7 +20,7 @@ from ct_assets.core.tasks import task_of
 from ct_assets.lake.dataset import DataFile
 from ct_assets.lake.engine import quoted
 from ct_assets.lake.evaluation_window import Growth, division_of, evaluation_window, label_problem
-from ct_assets.lake.examples import INSTANT, MATURES, maturing, partition_of, scored_name
+from ct_assets.lake.examples import INSTANT, MATURES, day_of, maturing, scored_name
 from ct_assets.lake.frames import to_frame
 from ct_assets.lake.lake import Lake, Window
 from ct_assets.lib.outcomes import CORRECTIONS, days_of_maturity, outcomes_name, read_outcomes
@@ -55,7 +55,7 @@ def labels_known(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> int:
     its own is known, what came early says nothing yet: only mature events count.
     """
     dataset = lake.dataset(outcomes_name(spec))
-    parts, files = dataset.summaries("first", _first_rows, partition_of(as_of - INSTANT))
+    parts, files = dataset.summaries("first", _first_rows, day_of(as_of - INSTANT))
     early = 0
     for part in parts:
         if _after(part.summary["known_at"], as_of):
@@ -104,7 +104,7 @@ def labels_by_segment(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp) -> dict[
     what = "\n".join([quoted(str(spec.segment_by)), maturing(spec)])
     kind = f"segments-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     dataset, found = lake.dataset(name), Counter[str]()
-    parts, files = dataset.summaries(kind, partial(_rows_by_segment, lake, spec), partition_of(as_of - INSTANT))
+    parts, files = dataset.summaries(kind, partial(_rows_by_segment, lake, spec), day_of(as_of - INSTANT))
     for part in parts:
         summary = part.summary
         if _after(summary["known_at"], as_of) or _after(summary["matures"], as_of - INSTANT):
@@ -159,7 +159,7 @@ def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp, gr
         as_of: The moment.
         growth: How the evaluation window may grow.
     """
-    window = Window(None, partition_of(as_of - INSTANT))
+    window = Window(None, day_of(as_of - INSTANT))
     if not lake.has_rows(outcomes_name(spec), window):
         return "nothing that was scored has a label yet"
     told = _mature_labels(lake, spec, line, as_of)
@@ -186,7 +186,7 @@ def untrainable(lake: Lake, spec: ModelSpec, line: Line, as_of: pd.Timestamp, gr
 
 
 def _matured_since(spec: ModelSpec, start: pd.Timestamp | None, as_of: pd.Timestamp) -> Window:
-    last = partition_of(as_of - INSTANT)
+    last = day_of(as_of - INSTANT)
     return Window(None, last) if start is None else days_of_maturity(start, last, spec.label.reach)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ct_assets.core.segments import Line
 from ct_assets.core.spec import ModelSpec
-from ct_assets.lake.examples import INSTANT, partition_of
+from ct_assets.lake.examples import INSTANT, day_of
 from ct_assets.lake.lake import Lake
 from ct_assets.lake.paths import write_atomically
 
@@ -45,5 +45,5 @@ def _read(path: Path, _changed: int, _file: int) -> dict[str, Any]:
 def _report_path(lake: Lake, spec: ModelSpec, kind: str, as_of: pd.Timestamp) -> Path:
     """A report as of a midnight has the name of the day that it ends."""
     moment = as_of.tz_convert("UTC")
-    name = partition_of(moment - INSTANT) if moment == moment.normalize() else moment.strftime("%Y-%m-%dT%H%M%SZ")
+    name = day_of(moment - INSTANT) if moment == moment.normalize() else moment.strftime("%Y-%m-%dT%H%M%SZ")
     return lake.home / "monitoring" / spec.name / kind / f"{name}.json"

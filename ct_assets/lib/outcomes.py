@@ -24,13 +24,13 @@ from ct_assets.lake.examples import (
     DAY,
     INSTANT,
     MATURES,
+    day_of,
     horizon_labels,
     kept_events,
     label_versions,
     maturing,
     maturity,
     newest_versions,
-    partition_of,
     scored_name,
 )
 from ct_assets.lake.frames import to_frame
@@ -135,7 +135,7 @@ def days_of_maturity(start: pd.Timestamp, last: str, reach: timedelta | None) ->
     """
     if reach is None:
         return Window(None, last, start)
-    return Window(min(partition_of(start - reach), last), last)
+    return Window(min(day_of(start - reach), last), last)
 
 
 def _scored(lake: Lake, spec: ModelSpec, since: pd.Timestamp, partition: str) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def _arrived(lake: Lake, spec: ModelSpec, scored: pd.DataFrame, partition: str) 
     first = day_before(partition, healed)
     if spec.label.absent is not None and len(scored):
         # That there is none can only be said of all days since the event.
-        first = min(first, partition_of(scored["event_timestamp"].min()))
+        first = min(first, day_of(scored["event_timestamp"].min()))
     later = lake.dataset(outcomes_name(spec)).files(partition, _last(spec, partition))
     return label_versions(lake, spec, end_of(max([partition, *(f.partition for f in later)])), first)
 
@@ -182,7 +182,7 @@ def _counted(lake: Lake, spec: ModelSpec, joined: pd.DataFrame, partition: str) 
     if len(joined):
         # An outcome is counted once its event is scored and its label known: no earlier than the first of the two.
         earliest = joined[["event_timestamp", "known_at"]].min().min()
-        files = dataset.files(partition_of(earliest), _last(spec, partition))
+        files = dataset.files(day_of(earliest), _last(spec, partition))
     files = [file for file in files if file.partition != partition and file.rows]
     columns = [id_column, "label", "known_at"]
     if not files:
@@ -251,7 +251,7 @@ def read_outcomes(lake: Lake, spec: ModelSpec, as_of: pd.Timestamp, start: pd.Ti
     name, key = outcomes_name(spec), quoted(spec.events.id_column)
     # The labels of a horizon are written when it has passed, others as soon as they arrive.
     reach = timedelta(0) if spec.label.horizon is not None else spec.label.delay
-    window = days_of_maturity(start, partition_of(as_of - INSTANT), reach)
+    window = days_of_maturity(start, day_of(as_of - INSTANT), reach)
     sql = f"""
 SELECT *, count(*) OVER (PARTITION BY {key}) AS versions FROM "{name}" WHERE {maturing(spec)} >= $start
 QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at DESC) = 1 ORDER BY event_timestamp, {key}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ct_assets.core.spec import ModelSpec
 from ct_assets.lake.contract import Source
-from ct_assets.lake.examples import DAY, partition_of
+from ct_assets.lake.examples import DAY, day_of
 from ct_assets.lake.lake import Lake
 
 FRESH_WITHIN = timedelta(days=2)
@@ -40,7 +40,7 @@ def silent_sources(lake: Lake, fresh_within: Mapping[str, timedelta], as_of: pd.
 
 def _sentences(lake: Lake, fresh_within: Mapping[str, timedelta], as_of: pd.Timestamp) -> Iterable[str]:
     for name, limit in fresh_within.items():
-        newest = _newest(lake, name, as_of, partition_of(as_of - limit)) or _newest(lake, name, as_of, None)
+        newest = _newest(lake, name, as_of, day_of(as_of - limit)) or _newest(lake, name, as_of, None)
         if newest is None:
             yield f"{name} has never sent a row"
         elif as_of - newest > limit:
@@ -49,6 +49,6 @@ def _sentences(lake: Lake, fresh_within: Mapping[str, timedelta], as_of: pd.Time
 
 
 def _newest(lake: Lake, name: str, as_of: pd.Timestamp, first: str | None) -> pd.Timestamp | None:
-    files = lake.dataset(name).files(first, partition_of(as_of))
+    files = lake.dataset(name).files(first, day_of(as_of))
     spans = [(pd.Timestamp(f.min_time), pd.Timestamp(f.max_time)) for f in files if f.min_time and f.max_time]
     return max((min(newest, as_of) for oldest, newest in spans if oldest <= as_of), default=None)
