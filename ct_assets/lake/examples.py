@@ -37,9 +37,9 @@ def scored_name(spec: ModelSpec) -> str:
     return f"{spec.name}/scored"
 
 
-def day_of(moment: pd.Timestamp) -> str:
-    """The UTC day that a moment lies in; as a limit of a `Window` it stands for all of its partitions."""
-    return moment.tz_convert("UTC").date().isoformat()
+def day_of(time: pd.Timestamp) -> str:
+    """The UTC day that a time lies in; as a limit of a `Window` it stands for all of its partitions."""
+    return time.tz_convert("UTC").date().isoformat()
 
 
 def arrivals_of(spec: ModelSpec, start: pd.Timestamp, end: pd.Timestamp) -> Window:

@@ -124,51 +124,39 @@ def publish(
     """
     dataset = _dataset(lake, view)
     with dataset.exclusive():
-        return _publish(lake, store, view, partition, table, definition, available())
-
-
-def _publish(
-    lake: Lake,
-    store: "FeatureStore",
-    view: str,
-    partition: str,
-    table: pa.Table,
-    definition: str,
-    available: Availability,
-) -> Published:
-    dataset = _dataset(lake, view)
-    files = dataset.partition(partition)
-    same = all(file.name == definition for file in files) and dataset.definition in ("", definition)
-    keys = table.column_names[: table.column_names.index("event_timestamp")]
-    rows, without_key = _with_keys(as_declared(store.get_feature_view(view), table), keys)
-    rows = _one_each(lake, view, rows, keys)
-    created = rows.column_names.index("created")
-    stored = _read(dataset, files, rows.schema)
-    restore_if_lost(lake, store, view)
-    if available.live and same:
-        rows = _news(lake, rows, stored, keys)
-        known = rows["created"].cast(UTC_US)
-        times = pc.max_element_wise(_micros(rows["created"]), available.clock(), skip_nulls=False)
-        rows = rows.set_column(created, "created", times.cast(UTC_US))
-        withdrawn = rows.slice(0, 0)
-    else:
-        delay = measured_delay(lake, view) if available.delay is None else available.delay
-        shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
-        times = pc.min_element_wise(shifted, available.clock(), skip_nulls=False)
-        rows = rows.set_column(created, "created", times.cast(UTC_US))
-        withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
-    # Online first: after a crash in between, the lake still says what has to be done.
-    _write_online(lake, store, dataset, view, partition, rows, withdrawn, keys)
-    dataset.note_definition(definition)
-    if not (available.live and same):
-        dataset.write(partition, rows, name=definition)
-    elif not files or rows.num_rows:
-        together = len(files) >= MOST_FILES
-        online_at = pa.repeat(available.clock().cast(UTC_US), rows.num_rows)
-        rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
-        content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
-        dataset.write(partition, content, name=definition, append=not together)
-    return Published(rows.num_rows, without_key)
+        online_from = available()
+        files = dataset.partition(partition)
+        same = all(file.name == definition for file in files) and dataset.definition in ("", definition)
+        keys = table.column_names[: table.column_names.index("event_timestamp")]
+        rows, without_key = _with_keys(as_declared(store.get_feature_view(view), table), keys)
+        rows = _one_each(lake, view, rows, keys)
+        created = rows.column_names.index("created")
+        stored = _read(dataset, files, rows.schema)
+        restore_if_lost(lake, store, view)
+        if online_from.live and same:
+            rows = _news(lake, rows, stored, keys)
+            known = rows["created"].cast(UTC_US)
+            times = pc.max_element_wise(_micros(rows["created"]), online_from.clock(), skip_nulls=False)
+            rows = rows.set_column(created, "created", times.cast(UTC_US))
+            withdrawn = rows.slice(0, 0)
+        else:
+            delay = measured_delay(lake, view) if online_from.delay is None else online_from.delay
+            shifted = pc.add(_micros(rows["created"]), delay // timedelta(microseconds=1))
+            times = pc.min_element_wise(shifted, online_from.clock(), skip_nulls=False)
+            rows = rows.set_column(created, "created", times.cast(UTC_US))
+            withdrawn = _without(lake, stored, rows, [*keys, "event_timestamp", "created"])
+        # Online first: after a crash in between, the lake still says what has to be done.
+        _write_online(lake, store, dataset, view, partition, rows, withdrawn, keys)
+        dataset.note_definition(definition)
+        if not (online_from.live and same):
+            dataset.write(partition, rows, name=definition)
+        elif not files or rows.num_rows:
+            together = len(files) >= MOST_FILES
+            online_at = pa.repeat(online_from.clock().cast(UTC_US), rows.num_rows)
+            rows = rows.append_column(ONLINE_AT, online_at).append_column(KNOWN_AT, known)
+            content = pa.concat_tables([stored, rows], promote_options="default") if together else rows
+            dataset.write(partition, content, name=definition, append=not together)
+        return Published(rows.num_rows, without_key)
 
 
 def measured_delay(lake: Lake, view: str) -> timedelta:

@@ -24,7 +24,7 @@ FEW_ROWS = 20_000
 """Below so many entity rows a query is planned for longer than it runs, and a second thread does not pay."""
 
 FEW_PAIRS = 8_000_000
-"""Up to so many pairs of an entity row and a stored row, comparing those of one key takes half the time of sorting."""
+"""Up to so many pairs of an entity row and a stored row, comparing those of one key is planned in less time."""
 
 _MICROS_UTC = pa.timestamp("us", tz="UTC")
 

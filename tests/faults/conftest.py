@@ -19,7 +19,7 @@ collect_ignore = [] if "CT_KILLS" in os.environ else ["test_daemon_kills.py", "t
 TIMED_KILLS = 3
 COUNTED_KILLS = 5
 WRITES = 1000
-"""About a quarter of what one process writes when nothing disturbs it, so that no machine is too fast or too slow."""
+"""A process dies at one of its first so many writes; `stormy` fails where one had ended its work before."""
 
 
 @pytest.fixture(scope="session")

@@ -59,25 +59,26 @@ def test_other_requests_go_on_while_a_long_body_arrives(limited):
     ask(client, spec, [instance()])
     sender = threading.Thread(target=post, args=(client, body_of(40_000_000)))
     sender.start()
-    answered = 0
-    while sender.is_alive():
+    times = []
+    while sender.is_alive() or not times:
+        begun = time.perf_counter()
         assert ask(client, spec, [instance()]).status_code == 200
-        answered += sender.is_alive()
+        times.append(time.perf_counter() - begun)
     sender.join()
-    # To read and parse 40 MB took whole seconds, for which nothing else was answered.
-    assert answered > 1
+    # A busy machine is slow; to read and parse 40 MB took whole seconds, for which nothing else was answered.
+    assert sorted(times)[len(times) // 2] < 1
 
 
 def exchange(client, *parts, pause=0.0):
-    """What a connection answers to raw bytes until it closes."""
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=300) as connection:
-        answer = b""
+    """What a connection answers to raw bytes until it closes, and after how many seconds it does."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        begun, answer = time.monotonic(), b""
         for part in parts:
             connection.sendall(part)
             time.sleep(pause)
         while received := connection.recv(65536):
             answer += received
-        return answer
+        return answer, time.monotonic() - begun
 
 
 @pytest.mark.parametrize(
@@ -91,15 +92,16 @@ def exchange(client, *parts, pause=0.0):
     ids=["nothing", "half of the headers", "half of the second request", "a body that stalls"],
 )
 def test_a_connection_that_stalls_is_closed(impatient, sent):
-    answer = exchange(impatient, *sent, pause=0.3)
+    answer, seconds = exchange(impatient, *sent, pause=0.3)
     assert re.findall(rb"HTTP/1.1 (\d+)", answer)[-1] == b"408"
+    assert seconds < 20
 
 
 def test_headers_that_trickle_in_do_not_keep_a_connection(impatient):
     line, url = b"X-A: 1\r\n", impatient.base_url
-    with socket.create_connection((url.host, url.port), timeout=300) as connection:
+    with socket.create_connection((url.host, url.port), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 20
         with pytest.raises(OSError):
             while time.monotonic() < deadline:
                 connection.sendall(line)
